@@ -79,8 +79,8 @@ class Text(msgspec.Struct, frozen=True):
 
     Each row is `value0 seps[0] value1 seps[1] … valueN seps[N]`, and the buffer is rows laid end to end, so it ends
     with the last separator. A separator occurs nowhere but at its place; it holds no byte that a JSON string must
-    escape unless `escaped` is set. `escaped` means the values are already the inside of JSON strings (docker's json-file).
-    A raw log chunk is `Text(("message",), chunk, (b"\n",))`. Always valid UTF-8.
+    escape unless `escaped` is set. `escaped` means the values are already the inside of JSON strings (docker's
+    json-file). A raw log chunk is `Text(("message",), chunk, (b"\n",))`. Always valid UTF-8.
     """
 
     names: tuple[str, ...]
