@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 import pluggy
@@ -25,6 +25,11 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 Built_co = TypeVar("Built_co", covariant=True)
+
+# An option of this type is a regular expression; `check` compiles it and points at the character that is wrong. Further
+# meaning comes from an option's name: `timeout_s` is a duration (`timeout: 5s` in YAML), `max_bytes` a size (`1MiB`),
+# `password_file` a file that must be readable. A `ValueError("name: …")` from `__post_init__` is shown at that option.
+Pattern = Annotated[str, msgspec.Meta(extra_json_schema={"format": "regex"})]
 
 
 class Wiring(NamedTuple):
