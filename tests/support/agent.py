@@ -1,0 +1,160 @@
+"""Runs the agent as its users do: a process, a configuration file, signals, an API socket.
+
+Nothing here looks inside the agent; whatever a test learns, it learns from the outside.
+"""
+
+import http.client
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from tests.support.waiting import wait_for
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def agent_command() -> list[str]:
+    """How the agent is started: this checkout's, unless HOSTAGENT_COMMAND names another (an installed package's)."""
+    if given := os.environ.get("HOSTAGENT_COMMAND"):
+        return shlex.split(given)
+    return [sys.executable, "-m", "hostagent"]
+
+
+def agent_environment() -> dict[str, str]:
+    path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
+class Agent:
+    """One agent with a directory of its own: configuration, data, log. Leaving the context kills what still runs."""
+
+    def __init__(self, directory: Path, config: dict[str, Any]) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.directory = directory
+        self.config = {
+            "data_dir": str(directory / "state"),
+            "api": {"listen": f"unix:{directory}/api.sock"},
+            **config,
+        }
+        self.log = directory / "agent.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def config_path(self) -> Path:
+        return self.directory / "hostagent.yaml"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the agent was never started"
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def command(self, *arguments: str) -> list[str]:
+        self.config_path.write_text(json.dumps(self.config, indent=1))
+        return [*agent_command(), *arguments, "-c", str(self.config_path)]
+
+    def start(self) -> None:
+        """Start `run`; it may not have read anything yet when this returns."""
+        assert not self.running, "the agent runs already"
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command("run"), env=agent_environment(), cwd=self.directory, stdout=log, stderr=log
+            )
+
+    def run_once(self, *, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """`run --once` to its end."""
+        return self.call("run", "--once", timeout_s=timeout_s)
+
+    def call(self, *arguments: str, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+        """Any command of the agent's with this configuration."""
+        return subprocess.run(
+            self.command(*arguments),
+            env=agent_environment(),
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """Kill with -9, and wait until it is gone."""
+        self.signal(signal.SIGKILL)
+        assert self._process is not None
+        self._process.wait(10)
+
+    def stop(self, *, timeout_s: float = 30.0) -> int:
+        """Ask it to stop, wait, return its exit code."""
+        self.signal(signal.SIGTERM)
+        assert self._process is not None
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            self.kill()
+            raise AssertionError(f"the agent did not stop within {timeout_s:g} s. {self.tail()}") from error
+
+    def must_run(self) -> None:
+        """Fail with the agent's own words when it has ended."""
+        if not self.running:
+            assert self._process is not None
+            raise AssertionError(f"the agent ended with {self._process.returncode}. {self.tail()}")
+
+    def tail(self, lines: int = 30) -> str:
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "Its log ends with:\n" + "\n".join(text.splitlines()[-lines:])
+
+    def get(self, path: str) -> tuple[int, str]:
+        """GET from the API socket: status and body."""
+        connection = http.client.HTTPConnection("localhost", timeout=10)
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.sock.settimeout(10)
+        try:
+            connection.sock.connect(str(self.directory / "api.sock"))
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def ready(self) -> bool:
+        try:
+            return self.get("/readyz")[0] == 200
+        except (OSError, http.client.HTTPException):
+            self.must_run()
+            return False
+
+    def wait_ready(self, timeout_s: float = 30.0) -> None:
+        wait_for(self.ready, "the agent to be ready", timeout_s=timeout_s, so_far=self.tail)
+
+    def open_inodes(self) -> set[int]:
+        """Inodes of the regular files the agent holds open."""
+        inodes = set()
+        folder = f"/proc/{self.pid}/fd"
+        for name in os.listdir(folder):
+            try:
+                inodes.add(os.stat(f"{folder}/{name}").st_ino)
+            except FileNotFoundError:
+                continue
+        return inodes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self.running:
+            self.kill()
+        if error is not None:
+            error.add_note(self.tail())

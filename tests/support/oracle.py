@@ -1,0 +1,116 @@
+"""Compares what was written with what arrived: lost, twice, altered, out of order within a file generation.
+
+It knows nothing of the agent. Writers number their lines per stream without gaps, so "everything below `next_seq`" is
+all there is to know about what was written.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from tests.support.arrivals import Arrival
+from tests.support.lines import AlteredError, read_line
+
+
+class Findings(msgspec.Struct, frozen=True):
+    """What is wrong. Empty lists and zeros: nothing."""
+
+    written: int
+    arrived: int
+    lost: Mapping[str, list[tuple[int, int]]]
+    twice: int
+    altered: list[str]
+    disordered: list[str]
+
+    @property
+    def lost_lines(self) -> int:
+        return sum(end - start for ranges in self.lost.values() for start, end in ranges)
+
+    @property
+    def clean(self) -> bool:
+        return not (self.lost or self.twice or self.altered or self.disordered)
+
+    def __str__(self) -> str:
+        lost = "; ".join(f"{stream} {ranges[:5]}" for stream, ranges in self.lost.items())
+        return (
+            f"{self.written} written, {self.arrived} arrived, {self.lost_lines} lost [{lost}], {self.twice} twice, "
+            f"{len(self.altered)} altered {self.altered[:3]}, {len(self.disordered)} out of order {self.disordered[:3]}"
+        )
+
+
+class Oracle:
+    """Takes what arrived, in order."""
+
+    def __init__(self) -> None:
+        self._counts: defaultdict[str, bytearray] = defaultdict(bytearray)
+        self._last: dict[tuple[str, int], int] = {}
+        self.arrived = 0
+        self.twice = 0
+        self.altered: list[str] = []
+        self.disordered: list[str] = []
+        self.latest_ns: dict[str, int] = {}
+
+    def take(self, arrivals: Iterable[Arrival]) -> None:
+        for arrival in arrivals:
+            for record in arrival.records():
+                self.take_message(record.get("message"))
+
+    def take_message(self, message: object) -> None:
+        self.arrived += 1
+        try:
+            line = read_line(message if isinstance(message, str) else repr(message))
+        except AlteredError as error:
+            self.altered.append(str(error))
+            return
+        counts = self._counts[line.stream]
+        if line.seq >= len(counts):
+            counts.extend(bytes(line.seq + 1 - len(counts)))
+        if counts[line.seq]:
+            self.twice += 1
+            return
+        counts[line.seq] = 1
+        place = (line.stream, line.generation)
+        if line.seq < self._last.get(place, -1):
+            self.disordered.append(f"{line.stream} generation {line.generation}: {line.seq} after {self._last[place]}")
+        self._last[place] = line.seq
+        self.latest_ns[line.stream] = line.written_ns
+
+    def has(self, stream: str, seq: int) -> bool:
+        counts = self._counts[stream]
+        return seq < len(counts) and bool(counts[seq])
+
+    def missing(self, next_seqs: Mapping[str, int]) -> dict[str, list[tuple[int, int]]]:
+        """Ranges [start, end) of line numbers that have not arrived, per stream."""
+        lost = {}
+        for stream, next_seq in next_seqs.items():
+            counts = self._counts[stream]
+            ranges = _holes(bytes(counts[:next_seq]) + bytes(max(0, next_seq - len(counts))))
+            if ranges:
+                lost[stream] = ranges
+        return lost
+
+    def complete(self, next_seqs: Mapping[str, int]) -> bool:
+        return all(self._counts[stream].count(1, 0, next_seq) >= next_seq for stream, next_seq in next_seqs.items())
+
+    def findings(self, next_seqs: Mapping[str, int]) -> Findings:
+        return Findings(
+            written=sum(next_seqs.values()),
+            arrived=self.arrived,
+            lost=self.missing(next_seqs),
+            twice=self.twice,
+            altered=self.altered,
+            disordered=self.disordered,
+        )
+
+
+def _holes(marks: bytes) -> list[tuple[int, int]]:
+    """Runs of zero bytes."""
+    ranges = []
+    at = marks.find(0)
+    while at >= 0:
+        end = marks.find(1, at)
+        end = len(marks) if end < 0 else end
+        ranges.append((at, end))
+        at = marks.find(0, end)
+    return ranges
