@@ -172,7 +172,11 @@ class Block(msgspec.Struct, frozen=True):
 
 
 class Delivery(msgspec.Struct, frozen=True):
-    """A block as an output sees it: one body, compressed once, retried unchanged under the same id."""
+    """A block as an output sees it: one body, compressed once, retried unchanged under the same id.
+
+    A block that was too large or partly refused comes in pieces. `block` is then the id of the whole, and `indexes` says
+    which of its records these are (None: all, in order), so that `block` and index name a record however it is sent.
+    """
 
     id: str
     body: bytes
@@ -180,6 +184,8 @@ class Delivery(msgspec.Struct, frozen=True):
     compression: str  # "zstd" | "gzip" | "none"
     records: int
     observed_ns: int
+    block: str = ""
+    indexes: Sequence[int] | None = None
 
 
 class Outcome(StrEnum):

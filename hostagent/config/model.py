@@ -82,13 +82,16 @@ class SourceConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutputConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One output: which backend, in which wire form, in blocks of what size, and what it may spool."""
+    """One output: which backend, in which wire form, in blocks of what size, and what it may spool.
+
+    `compression` None leaves the choice to the output: zstd for a backend far away, none for what stays on this machine.
+    """
 
     name: str
     type: str
     options: msgspec.Struct
     encoding: PartConfig
-    compression: Literal["zstd", "gzip", "none"] = "zstd"
+    compression: Literal["zstd", "gzip", "none"] | None = None
     compression_level: Annotated[int, msgspec.Meta(ge=1, le=22)] = 1
     block: BlockConfig = BlockConfig()
     spool: SpoolConfig = SpoolConfig()

@@ -1,0 +1,80 @@
+"""Compression of a block's body, once, in the sender's thread: zstd and zlib release the GIL while they work.
+
+Owns the compressor contexts, which are reused from block to block. It must not decide when or what to compress.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Protocol
+
+import zstandard
+
+# docs/decisions/010-compression.md has the measurements behind these.
+DEFAULT_ZSTD_LEVEL = 1
+DEFAULT_GZIP_LEVEL = 1
+
+
+class Compressor(Protocol):
+    """Makes a body smaller; the same body always gives the same bytes."""
+
+    name: str
+
+    def compress(self, body: bytes) -> bytes:
+        """Compress one body into a whole frame of its own."""
+
+    def decompress(self, body: bytes) -> bytes:
+        """Undo `compress`, for the rare body that has to be taken apart again."""
+
+
+class ZstdCompressor:
+    """One zstd frame per body, with its size in the header and without a checksum (TLS and the spool have theirs)."""
+
+    name = "zstd"
+
+    def __init__(self, level: int) -> None:
+        self._context = zstandard.ZstdCompressor(level=level, write_checksum=False, write_content_size=True)
+
+    def compress(self, body: bytes) -> bytes:
+        return self._context.compress(body)
+
+    def decompress(self, body: bytes) -> bytes:
+        return zstandard.ZstdDecompressor().decompress(body)
+
+
+class GzipCompressor:
+    """One gzip member per body; the header carries no time, so equal bodies give equal bytes."""
+
+    name = "gzip"
+
+    def __init__(self, level: int) -> None:
+        self._level = min(level, 9)
+
+    def compress(self, body: bytes) -> bytes:
+        return zlib.compress(body, self._level, wbits=31)
+
+    def decompress(self, body: bytes) -> bytes:
+        return zlib.decompress(body, wbits=31)
+
+
+class NoCompressor:
+    """The body as it is."""
+
+    name = "none"
+
+    def compress(self, body: bytes) -> bytes:
+        return body
+
+    def decompress(self, body: bytes) -> bytes:
+        return body
+
+
+def build_compressor(compression: str, level: int | None = None) -> Compressor:
+    """Build the compressor an output's `compression` names; `level` None means the measured default."""
+    if compression == "zstd":
+        return ZstdCompressor(DEFAULT_ZSTD_LEVEL if level is None else level)
+    if compression == "gzip":
+        return GzipCompressor(DEFAULT_GZIP_LEVEL if level is None else level)
+    if compression == "none":
+        return NoCompressor()
+    raise ValueError(f"unknown compression {compression!r}: use zstd, gzip or none")

@@ -1,0 +1,175 @@
+"""All of one output as the reader sees it: room for more, the open block, and what has become of the blocks cut.
+
+Owns the seam between the reader's thread, which alone calls it, and the sender's thread behind it. It must not wait:
+where there is no room it says so, and the files are the buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hostagent.clock import Clock
+from hostagent.deliver.block_queue import BlockQueue
+from hostagent.deliver.blocks import BlockBuilder
+from hostagent.deliver.compress import Compressor
+from hostagent.deliver.credits import Credits
+from hostagent.deliver.sender import Journal, Sender
+from hostagent.deliver.status import LaneStatus
+from hostagent.deliver.transfer import DeadLetterBox
+from hostagent.hookspecs import Encoder, Output
+from hostagent.model import Block, Part
+
+# Enough to keep the sender busy while the reader gathers the next; more would only be memory.
+MAX_QUEUED_BLOCKS = 4
+
+
+class Lane:
+    """One output's builder, queue and sender. Lanes with equal `encoder_key` may share payloads.
+
+    `on_room()` and `on_acked(block)` are called in the sender's thread: the first when a `room` that was refused is
+    there again, the second after the commit that moved the block's positions.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        encoder: Encoder,
+        encoder_key: str,
+        output: Output,
+        compressor: Compressor,
+        journal: Journal,
+        epoch: str,
+        dead_letters: DeadLetterBox,
+        credits: Credits,  # noqa: A002 - the pool's name everywhere else
+        clock: Clock,
+        max_block_bytes: int,
+        max_wait_s: float,
+        on_room: Callable[[], None],
+        on_acked: Callable[[Block], None],
+    ) -> None:
+        self.name = name
+        self.encoder = encoder
+        self.encoder_key = encoder_key
+        self._clock = clock
+        self._credits = credits
+        self._on_room = on_room
+        self._on_acked = on_acked
+        self._builder = BlockBuilder(
+            output=name, epoch=epoch, encoder_key=encoder_key, max_bytes=max_block_bytes, max_wait_s=max_wait_s
+        )
+        self._queue = BlockQueue(MAX_QUEUED_BLOCKS)
+        self._acked_blocks = 0
+        self._finished_bytes = 0
+        self._sender = Sender(
+            name=name,
+            queue=self._queue,
+            output=output,
+            encoder=encoder,
+            compressor=compressor,
+            journal=journal,
+            dead_letters=dead_letters,
+            clock=clock,
+            on_finished=self._finished,
+            on_acked=self._acked,
+        )
+
+    def room(self) -> bool:
+        """Whether the reader may add another part now; after a "no", `on_room` says when to ask again."""
+        if not self._queue.room():
+            return False
+        if self._credits.room(self.name):
+            return True
+        if not self._queue.waiting:
+            self.flush()  # what is open can't grow, so it goes now and its credits come back soonest
+        return False
+
+    def observed_ns(self) -> int:
+        """The wall time to encode the next part with: that of the open block, which this opens if need be."""
+        return self._builder.open(self._clock.wall_ns(), self._clock.monotonic_s())
+
+    def add(self, part: Part) -> None:
+        """Add a part that was encoded with `observed_ns`; cuts the block when that fills it."""
+        self._credits.take(self.name, len(part.payload))
+        block = self._builder.add(part)
+        if block is not None:
+            self._put(block)
+
+    def flush_due(self, now_s: float) -> float | None:
+        """Cut the open block when it is due; seconds until then, None when none is open."""
+        due_s = self._builder.due_in_s(now_s)
+        if due_s == 0.0:
+            self.flush()
+            return None
+        return due_s
+
+    def flush(self) -> None:
+        """Cut the open block now."""
+        block = self._builder.cut()
+        if block is not None:
+            self._put(block)
+
+    def offer_resumed(self, block: Block) -> None:
+        """Queue a block cut again from its in-flight row; at start only, in cut order, before anything new."""
+        self._credits.take(self.name, block.encoded_bytes)
+        self._put(block, durable=True)
+
+    def idle(self) -> bool:
+        """Whether nothing is open, queued or unacked."""
+        return not self._builder.has_parts and self._sender.counters.blocks_cut == self._acked_blocks
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._sender.start()
+
+    def stop(self, deadline_s: float) -> None:
+        """Cut what is open and finish what can be finished until `deadline_s` (monotonic); `join` waits for the end."""
+        self.flush()
+        self._sender.stop(deadline_s)
+
+    def join(self, timeout_s: float | None = None) -> bool:
+        """Wait for the sender's end; False when it is still busy in its output. In-flight rows make leaving it safe."""
+        return self._sender.join(timeout_s)
+
+    def nudge(self) -> None:
+        """End a back-off early: a link or route has changed. From any thread."""
+        self._sender.nudge()
+
+    def status(self) -> LaneStatus:
+        """A snapshot for `status` and the metrics; from any thread."""
+        state, since_ns = self._sender.condition.state
+        error, error_ns = self._sender.condition.error
+        counters = self._sender.counters
+        return LaneStatus(
+            name=self.name,
+            state=state,
+            since_ns=since_ns,
+            last_error=error,
+            last_error_ns=error_ns,
+            queued_blocks=self._queue.waiting,
+            unacked_blocks=counters.blocks_cut - self._acked_blocks,
+            unsent_bytes=counters.encoded_bytes_cut - self._finished_bytes,
+            spooled_blocks=0,
+            spooled_bytes=0,
+            counters=counters,
+        )
+
+    def _put(self, block: Block, *, durable: bool = False) -> None:
+        counters = self._sender.counters
+        counters.blocks_cut += 1
+        counters.records_cut += block.records
+        counters.raw_bytes_cut += block.raw_bytes
+        counters.encoded_bytes_cut += block.encoded_bytes
+        self._queue.put(block, durable=durable)
+
+    def _finished(self, block: Block) -> None:
+        """In the sender's thread: the block is delivered, its memory is free again."""
+        self._finished_bytes += block.encoded_bytes
+        starved = self._queue.finished()
+        if self._credits.give(self.name, block.encoded_bytes) or starved:
+            self._on_room()
+
+    def _acked(self, block: Block) -> None:
+        """In the sender's thread: the block's positions have moved."""
+        self._acked_blocks += 1
+        self._on_acked(block)

@@ -1,0 +1,74 @@
+"""A block on the wire: usually one piece, several when the backend finds it too large or refuses some of its records.
+
+Owns how a delivery is divided and what its pieces are called. A piece's id follows from the block's id and from which
+records it holds, so after a crash the same division gives the same ids. It must not send anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import msgspec
+
+from hostagent.deliver.compress import Compressor
+from hostagent.hookspecs import Encoder
+from hostagent.model import Block, Delivery, Part
+
+
+def delivery_of(block: Block, encoder: Encoder, compressor: Compressor) -> Delivery:
+    """Join and compress a block; what comes back is retried unchanged."""
+    return Delivery(
+        id=block.id,
+        body=compressor.compress(encoder.join([part.payload for part in block.parts])),
+        content_type=encoder.content_type,
+        compression=compressor.name,
+        records=block.records,
+        observed_ns=block.observed_ns,
+        block=block.id,
+    )
+
+
+def without_payload(block: Block) -> Block:
+    """A block that still says what it covered, but no longer holds the memory."""
+    parts = tuple(Part(part.ranges, part.chain, part.source, b"", part.records, part.raw_bytes) for part in block.parts)
+    return Block(block.id, block.output, block.observed_ns, parts)
+
+
+def records_of(delivery: Delivery, encoder: Encoder, compressor: Compressor) -> list[bytes]:
+    """The records of a delivery one by one, as its encoder separates them."""
+    return encoder.split(compressor.decompress(delivery.body))
+
+
+def halves(delivery: Delivery, encoder: Encoder, compressor: Compressor) -> tuple[Delivery, ...]:
+    """The two halves of a delivery under `<id>.0` and `<id>.1`; the delivery alone when it is a single record."""
+    records = records_of(delivery, encoder, compressor)
+    if len(records) < 2:
+        return (delivery,)
+    middle = (len(records) + 1) // 2
+    indexes = range(len(records)) if delivery.indexes is None else delivery.indexes
+    return tuple(
+        msgspec.structs.replace(
+            delivery,
+            id=f"{delivery.id}.{number}",
+            body=compressor.compress(encoder.join(records[cut])),
+            records=len(records[cut]),
+            indexes=indexes[cut],
+        )
+        for number, cut in enumerate((slice(0, middle), slice(middle, None)))
+    )
+
+
+def rest(delivery: Delivery, retry: Sequence[int], encoder: Encoder, compressor: Compressor) -> Delivery:
+    """The records of a delivery that the backend asked for again, under an id that names exactly those."""
+    records = records_of(delivery, encoder, compressor)
+    every = range(len(records)) if delivery.indexes is None else delivery.indexes
+    indexes = tuple(every[index] for index in retry)
+    digest = hashlib.blake2b(",".join(map(str, indexes)).encode(), digest_size=6).hexdigest()
+    return msgspec.structs.replace(
+        delivery,
+        id=f"{delivery.block}.r{digest}",
+        body=compressor.compress(encoder.join([records[index] for index in retry])),
+        records=len(indexes),
+        indexes=indexes,
+    )

@@ -1,0 +1,138 @@
+"""The way of one delivery to its end: sent, sent again, divided, or put among the dead letters.
+
+Owns what each answer of a backend leads to. It must not touch positions: when `deliver` returns, every record has been
+acked or dead-lettered, and only then may the sender say so to the checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from hostagent.clock import Backoff
+from hostagent.deliver.compress import Compressor
+from hostagent.deliver.pieces import halves, records_of, rest
+from hostagent.deliver.status import Condition, Counters
+from hostagent.errors import PermanentError, StateError, TemporaryError
+from hostagent.hookspecs import Encoder, Output
+from hostagent.model import Delivery, Outcome, Verdict
+
+log = logging.getLogger(__name__)
+
+
+class DeadLetterBox(Protocol):
+    """Keeps what a backend refused for good, with its reason."""
+
+    def put(self, *, output: str, delivery: Delivery, letters: Sequence[tuple[bytes, str]]) -> None:
+        """Store records durably before returning; raise StateError when that is not possible now."""
+
+
+class Transfer:
+    """Used by one sender's thread. `wait` sleeps for a back-off and raises to abandon the delivery at a stop.
+
+    A delivery that was abandoned, or left by an unexpected error, goes on where it stood when it is offered again.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        output: Output,
+        encoder: Encoder,
+        compressor: Compressor,
+        dead_letters: DeadLetterBox,
+        backoff: Backoff,
+        wait: Callable[[float], None],
+        counters: Counters,
+        condition: Condition,
+    ) -> None:
+        self._name = name
+        self._output = output
+        self._encoder = encoder
+        self._compressor = compressor
+        self._dead_letters = dead_letters
+        self._backoff = backoff
+        self._wait = wait
+        self._counters = counters
+        self._condition = condition
+        self._block = ""
+        self._pieces: deque[Delivery] = deque()
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Return when every record of the delivery is acked or dead-lettered."""
+        if self._block != delivery.block or not self._pieces:
+            self._block = delivery.block
+            self._pieces = deque((delivery,))
+        while self._pieces:
+            instead = self._step(self._pieces[0])
+            self._pieces.popleft()
+            self._pieces.extendleft(reversed(instead))
+
+    def _step(self, piece: Delivery) -> Sequence[Delivery]:
+        """Bring one piece to a verdict; the pieces that take its place."""
+        try:
+            verdict = self._send(piece)
+        except PermanentError as error:
+            self._bury(piece, str(error))
+            return ()
+        self._recovered()
+        if verdict.outcome is Outcome.TOO_LARGE:
+            return self._divide(piece)
+        if verdict.outcome is Outcome.PARTIAL:
+            return self._sort_out(piece, verdict)
+        return ()
+
+    def _send(self, piece: Delivery) -> Verdict:
+        while True:
+            self._counters.requests += 1
+            try:
+                return self._output.send(piece)
+            except TemporaryError as error:
+                self._counters.retries += 1
+                self._report(str(error))
+                self._wait(self._backoff.next_s(error.delay_s))
+
+    def _divide(self, piece: Delivery) -> Sequence[Delivery]:
+        pieces = halves(piece, self._encoder, self._compressor)
+        if len(pieces) == 1:
+            self._bury(piece, "the backend takes no request as large as this one record")
+            return ()
+        self._counters.splits += 1
+        return pieces
+
+    def _sort_out(self, piece: Delivery, verdict: Verdict) -> Sequence[Delivery]:
+        if verdict.dead:
+            records = records_of(piece, self._encoder, self._compressor)
+            self._keep(piece, [(records[index], reason) for index, reason in verdict.dead])
+        if not verdict.retry:
+            return ()
+        self._counters.retries += 1
+        self._report(f"the backend asked for {len(verdict.retry)} of {piece.records} records again")
+        again = rest(piece, verdict.retry, self._encoder, self._compressor)
+        self._wait(self._backoff.next_s())
+        return (again,)
+
+    def _bury(self, piece: Delivery, reason: str) -> None:
+        self._keep(piece, [(record, reason) for record in records_of(piece, self._encoder, self._compressor)])
+
+    def _keep(self, piece: Delivery, letters: list[tuple[bytes, str]]) -> None:
+        while True:
+            try:
+                self._dead_letters.put(output=self._name, delivery=piece, letters=letters)
+                break
+            except StateError as error:
+                self._report(f"dead letters can't be stored, delivery waits: {error}")
+                self._wait(self._backoff.next_s())
+        self._counters.dead_letters += len(letters)
+        log.warning("output %s: %d records refused for good: %s", self._name, len(letters), letters[0][1])
+
+    def _report(self, message: str) -> None:
+        if self._condition.failed(message):
+            log.warning("output %s: %s", self._name, message)
+
+    def _recovered(self) -> None:
+        self._backoff.reset()
+        if self._condition.enter("ok"):
+            log.info("output %s: delivers again", self._name)

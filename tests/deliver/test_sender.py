@@ -1,0 +1,315 @@
+"""What the sender promises: durable before sent, in order, acked once it is delivered, and nothing lost on the way."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+
+from hostagent.deliver.credits import Credits
+from hostagent.errors import PermanentError, TemporaryError
+from hostagent.model import Block, Delivery, Outcome, Verdict
+from tests.deliver.stage import LineEncoder, ScriptedOutput, Stage, part, wait_for
+
+
+def test_blocks_arrive_in_order_and_are_acked_in_order() -> None:
+    output = ScriptedOutput()
+    stage = Stage(output)
+    stage.lane.start()
+    for number in range(50):
+        wait_for(stage.lane.room, "room")
+        stage.block(b"line %d" % number)
+    wait_for(stage.lane.idle, "idle")
+    stage.end()
+
+    assert [delivery.body for delivery in output.seen] == [b"line %d\n" % number for number in range(50)]
+    assert stage.journal.acked() == [delivery.id for delivery in output.seen]
+    assert [block.id for block in stage.acked] == stage.journal.acked()
+    assert output.closed
+
+
+def test_nothing_is_sent_before_its_row_is_durable_nor_acked_before_it_is_sent() -> None:
+    stage: Stage
+
+    def answer(delivery: Delivery) -> Verdict:
+        assert ("begun", delivery.id) in stage.journal.log
+        assert ("acked", delivery.id) not in stage.journal.log
+        return Verdict()
+
+    output = ScriptedOutput(answer)
+    stage = Stage(output)
+    for number in range(4):
+        stage.block(b"%d" % number)
+    stage.lane.start()
+    wait_for(stage.lane.idle, "idle")
+    stage.end()
+    assert stage.lane.status().counters.crashes == 0
+
+
+def test_acks_travel_with_the_next_beginning_but_never_wait_alone() -> None:
+    stage = Stage(ScriptedOutput())
+    for number in range(4):
+        stage.block(b"%d" % number)
+    stage.lane.start()
+    wait_for(stage.lane.idle, "idle")
+
+    assert stage.journal.commits == 2
+    stage.end()
+
+
+def test_a_failing_output_gets_the_same_bytes_under_the_same_id_until_it_takes_them() -> None:
+    failures = iter(range(3))
+
+    def answer(_delivery: Delivery) -> Verdict:
+        if next(failures, None) is not None:
+            raise TemporaryError("refused", 0.0)
+        return Verdict()
+
+    output = ScriptedOutput(answer)
+    stage = Stage(output, compression="zstd")
+    stage.lane.start()
+    stage.block(b"one")
+    for tries in range(1, 4):
+        wait_for(partial(lambda tries: len(output.seen) >= tries, tries), "a try")
+        stage.lane.nudge()
+    wait_for(stage.lane.idle, "idle")
+    stage.end()
+
+    assert len({(delivery.id, delivery.body) for delivery in output.seen}) == 1
+    assert len(output.acked) == 1
+    status = stage.lane.status()
+    assert (status.counters.retries, status.last_error) == (3, "refused")
+
+
+def test_a_refusal_for_good_becomes_dead_letters_and_the_next_block_goes_on() -> None:
+    def answer(delivery: Delivery) -> Verdict:
+        if delivery.body.startswith(b"bad"):
+            raise PermanentError("400 no such field")
+        return Verdict()
+
+    output = ScriptedOutput(answer)
+    stage = Stage(output)
+    stage.lane.start()
+    stage.block(b"bad 1", b"bad 2")
+    stage.block(b"good")
+    wait_for(stage.lane.idle, "idle")
+    stage.end()
+
+    assert [(record, reason) for _, record, reason in stage.letters.letters] == [
+        (b"bad 1\n", "400 no such field"),
+        (b"bad 2\n", "400 no such field"),
+    ]
+    assert [delivery.body for delivery in output.acked] == [b"good\n"]
+    assert len(stage.journal.acked()) == 2
+    assert stage.lane.status().counters.dead_letters == 2
+
+
+def test_a_block_that_is_too_large_is_halved_until_it_fits_under_ids_that_follow_from_its_own() -> None:
+    def answer(delivery: Delivery) -> Verdict:
+        return Verdict(Outcome.TOO_LARGE) if len(delivery.body) > 4 else Verdict()
+
+    output = ScriptedOutput(answer)
+    stage = Stage(output)
+    stage.lane.start()
+    stage.block(b"a", b"b", b"giant", b"d", b"e")
+    wait_for(stage.lane.idle, "idle")
+    stage.end()
+
+    base = stage.acked[0].id
+    taken = [delivery for delivery in output.seen if len(delivery.body) <= 4]
+    assert [(delivery.id.removeprefix(base), delivery.body) for delivery in taken] == [
+        (".0.0", b"a\nb\n"),
+        (".1", b"d\ne\n"),
+    ]
+    assert [list(delivery.indexes or ()) for delivery in taken] == [[0, 1], [3, 4]]
+    assert {delivery.block for delivery in output.seen} == {base}
+    assert [record for _, record, _ in stage.letters.letters] == [b"giant\n"]
+    assert stage.journal.acked() == [base]
+
+
+def test_a_verdict_per_record_retries_these_and_buries_those() -> None:
+    def answer(delivery: Delivery) -> Verdict:
+        if delivery.records == 4:
+            return Verdict(Outcome.PARTIAL, retry=(1, 3), dead=((2, "mapping conflict"),))
+        return Verdict()
+
+    output = ScriptedOutput(answer)
+    stage = Stage(output)
+    stage.lane.start()
+    stage.block(b"a", b"b", b"c", b"d")
+    wait_for(lambda: stage.lane.status().state == "retrying", "the verdict")
+    stage.lane.nudge()
+    wait_for(stage.lane.idle, "idle")
+    stage.end()
+
+    assert output.seen[1].body == b"b\nd\n"
+    assert output.seen[1].indexes == (1, 3)
+    assert output.seen[1].id != output.seen[0].id
+    assert [(record, reason) for _, record, reason in stage.letters.letters] == [(b"c\n", "mapping conflict")]
+
+
+def test_while_the_checkpoint_can_not_be_written_nothing_is_sent_and_nothing_is_lost() -> None:
+    output = ScriptedOutput()
+    stage = Stage(output)
+    stage.journal.broken.set()
+    stage.lane.start()
+    stage.block(b"one")
+    wait_for(lambda: stage.journal.refused > 0, "a refused commit")
+    assert output.seen == []
+    assert stage.lane.status().state == "retrying"
+    assert "disk is full" in stage.lane.status().last_error
+
+    stage.journal.broken.clear()
+    stage.lane.nudge()
+    wait_for(stage.lane.idle, "idle")
+    stage.end()
+    assert [delivery.body for delivery in output.seen] == [b"one\n"]
+
+
+def test_an_ack_that_can_not_be_stored_is_not_announced_and_not_forgotten() -> None:
+    stage: Stage
+
+    def answer(_delivery: Delivery) -> Verdict:
+        stage.journal.broken.set()
+        return Verdict()
+
+    output = ScriptedOutput(answer)
+    stage = Stage(output)
+    stage.lane.start()
+    stage.block(b"one")
+    wait_for(lambda: stage.journal.refused > 0, "a refused commit")
+    assert stage.acked == []
+    assert not stage.lane.idle()
+
+    stage.journal.broken.clear()
+    stage.lane.nudge()
+    wait_for(stage.lane.idle, "idle")
+    assert len(output.seen) == 1
+    assert stage.lane.status().state == "ok"
+    stage.end()
+
+
+def test_an_output_that_breaks_unexpectedly_is_seen_and_goes_on_where_it_stood() -> None:
+    failures = iter(range(1))
+
+    def answer(_delivery: Delivery) -> Verdict:
+        if next(failures, None) is not None:
+            raise ZeroDivisionError("surprise")
+        return Verdict()
+
+    output = ScriptedOutput(answer)
+    stage = Stage(output)
+    stage.lane.start()
+    stage.block(b"one")
+    stage.block(b"two")
+    wait_for(lambda: stage.lane.status().counters.crashes == 1, "the crash")
+    assert "ZeroDivisionError" in stage.lane.status().last_error
+    stage.lane.nudge()
+    wait_for(stage.lane.idle, "idle")
+    stage.end()
+    assert [delivery.body for delivery in output.acked] == [b"one\n", b"two\n"]
+
+
+def test_resumed_blocks_keep_their_id_and_are_not_begun_twice() -> None:
+    output = ScriptedOutput()
+    stage = Stage(output)
+    resumed = Block("0123", "main", 7, (part(b"again"),))
+    stage.lane.offer_resumed(resumed)
+    stage.block(b"new")
+    stage.lane.start()
+    wait_for(stage.lane.idle, "idle")
+    stage.end()
+
+    assert (output.seen[0].body, output.seen[0].observed_ns) == (b"again\n", 7)
+    assert output.seen[0].id == "0123"
+    assert ("begun", "0123") not in stage.journal.log
+    assert stage.journal.acked()[0] == "0123"
+
+
+def test_a_stop_sends_what_is_queued_and_commits_the_last_ack() -> None:
+    output = ScriptedOutput()
+    stage = Stage(output)
+    for number in range(3):
+        stage.block(b"%d" % number)
+    stage.add(b"open")
+    stage.lane.start()
+    stage.end()
+
+    assert [delivery.body for delivery in output.acked] == [b"0\n", b"1\n", b"2\n", b"open\n"]
+    assert len(stage.journal.acked()) == 4
+    assert stage.lane.status().state == "stopped"
+
+
+def test_a_stop_does_not_wait_longer_for_a_dead_output_than_its_deadline() -> None:
+    def answer(_delivery: Delivery) -> Verdict:
+        raise TemporaryError("refused", 3600.0)
+
+    output = ScriptedOutput(answer)
+    stage = Stage(output)
+    stage.lane.start()
+    stage.block(b"one")
+    wait_for(lambda: output.seen, "a try")
+    stage.end(deadline_s=0.05)
+
+    assert stage.journal.acked() == []
+    assert ("begun", output.seen[0].id) in stage.journal.log
+    assert output.closed
+
+
+def test_a_full_queue_has_no_room_and_says_when_it_has_again() -> None:
+    gate = threading.Event()
+
+    def answer(_delivery: Delivery) -> Verdict:
+        gate.wait(20)
+        return Verdict()
+
+    stage = Stage(ScriptedOutput(answer))
+    stage.lane.start()
+    for number in range(4):
+        assert stage.lane.room()
+        stage.block(b"%d" % number)
+    assert not stage.lane.room()
+    assert stage.rooms == 0
+    gate.set()
+    wait_for(lambda: stage.rooms > 0, "the call")
+    assert stage.lane.room()
+    stage.end()
+
+
+def test_a_stuck_lane_does_not_starve_another() -> None:
+    gate = threading.Event()
+
+    def stuck(_delivery: Delivery) -> Verdict:
+        gate.wait(20)
+        return Verdict()
+
+    pool = Credits(400, 2)
+    slow = Stage(ScriptedOutput(stuck), pool=pool, max_block_bytes=10_000, name="slow")
+    fast = Stage(ScriptedOutput(), pool=pool, name="fast")
+    slow.lane.start()
+    fast.lane.start()
+    while slow.lane.room():
+        slow.add(b"x" * 49)
+    assert pool.used_bytes() >= 300
+    for number in range(30):
+        wait_for(fast.lane.room, "room beside a stuck lane")
+        fast.block(b"%d" % number)
+    wait_for(fast.lane.idle, "idle beside a stuck lane")
+    gate.set()
+    slow.end()
+    fast.end()
+    assert pool.used_bytes() == 0
+
+
+def test_a_lane_out_of_credits_sends_what_is_open_instead_of_waiting_for_more() -> None:
+    output = ScriptedOutput()
+    stage = Stage(output, pool=Credits(100, 1), max_block_bytes=10_000)
+    stage.lane.start()
+    stage.add(b"x" * 120)
+    assert not stage.lane.room()
+    wait_for(lambda: stage.rooms > 0, "room")
+    assert len(output.seen) == 1
+    stage.end()
+
+
+def test_splitting_uses_what_the_encoder_calls_records() -> None:
+    assert LineEncoder().split(b"a\nb\n") == [b"a\n", b"b\n"]
