@@ -1,0 +1,299 @@
+"""The checkpoint: what has been delivered, what is on its way, and what was lost, in one SQLite database.
+
+Tail asks it at start where to go on, deliver tells it about blocks begun and acknowledged; both share one connection
+behind one lock. A position is committed after its bytes were acknowledged or fsynced into the spool, never before. When
+the disk refuses, nothing held in memory is given up: the caller repeats the same call until it succeeds.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from hostagent.clock import Clock
+from hostagent.errors import StateError
+from hostagent.hookspecs import Notice
+from hostagent.model import Block, Loss
+from hostagent.state import files, ledger
+from hostagent.state.faults import is_damage, sqlite_fault
+from hostagent.state.ledger import LossTotal
+from hostagent.state.lock import DirectoryLock
+from hostagent.state.recovery import DATABASE, SUBJECT, connect, open_database, write_backup
+from hostagent.state.rows import FileRow, InflightBlock, InflightPart, Position, parts_of
+
+__all__ = ["Checkpoint", "FileRow", "InflightBlock", "InflightPart", "LossTotal", "Position"]
+
+T = TypeVar("T")
+
+BACKUP_INTERVAL_S = 300.0
+LOSSES_KEPT = 100_000
+
+_ADVANCE_POSITION = (
+    "INSERT INTO positions VALUES (?, ?, ?, ?) ON CONFLICT (file, output) DO UPDATE"
+    " SET offset = excluded.offset, anchor = excluded.anchor WHERE excluded.offset > offset"
+)
+
+_encode_parts = msgspec.msgpack.Encoder().encode
+_decode_parts = msgspec.msgpack.Decoder(tuple[InflightPart, ...]).decode
+
+
+class Checkpoint:
+    """The one writer of the checkpoint database. Thread-safe; every method that touches it may raise StateError."""
+
+    def __init__(self, data_dir: Path, clock: Clock, lock: DirectoryLock) -> None:
+        """Open the database of a directory that is already locked; use `open`."""
+        self.data_dir = data_dir
+        self._path = data_dir / DATABASE
+        self._clock = clock
+        self._directory_lock = lock
+        self._lock = threading.Lock()
+        opened = open_database(data_dir, clock)
+        self._connection = opened.connection
+        self._start_notices = opened.notices
+        self._fault: StateError | None = None
+        self._damaged = False
+        self._changes = 0
+        self._backed_up_changes = 0
+        self._backup_due_s = clock.monotonic_s() + BACKUP_INTERVAL_S
+        try:
+            meta = dict(self._connection.execute("SELECT key, value FROM meta"))
+            highest = self._connection.execute("SELECT max(id) FROM files").fetchone()[0] or 0
+            self._inode = os.stat(self._path).st_ino
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise sqlite_fault(self._path, "read it", error) from error
+        self.epoch: str = meta["epoch"]
+        self._next_file = max(int(meta["next_file"]), highest + 1)
+
+    @classmethod
+    def open(cls, data_dir: Path, clock: Clock) -> Checkpoint:
+        """Lock the data directory, heal or make its database; StateError when that can't be done now."""
+        try:
+            data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StateError(f"data_dir {data_dir}: can't make the directory: {error.strerror}") from error
+        lock = DirectoryLock.acquire(data_dir)
+        try:
+            return cls(data_dir, clock, lock)
+        except BaseException:
+            lock.close()
+            raise
+
+    @property
+    def healthy(self) -> bool:
+        """False from a failed write until the next one that works."""
+        return self._fault is None
+
+    @property
+    def damaged(self) -> bool:
+        """The database broke while in use; only a restart of the agent heals it."""
+        return self._damaged
+
+    def notices(self) -> list[Notice]:
+        """What happened at start, and what is the matter now."""
+        fault = self._fault
+        now = [Notice(SUBJECT, str(fault), "positions are kept in memory until it works again")] if fault else []
+        return [*self._start_notices, *now]
+
+    def files(self) -> list[FileRow]:
+        """Every file generation with its positions, by id. The rows share equal strings and tags."""
+        return self._read(files.load)
+
+    def add_files(self, rows: Sequence[FileRow]) -> list[int]:
+        """Store new file generations with their positions; returns their ids, in order."""
+        if not rows:
+            return []
+        with self._lock:
+            first = self._next_file
+            ids = list(range(first, first + len(rows)))
+            self._write(lambda connection: files.insert(connection, ids, rows))
+            self._next_file = first + len(rows)
+        return ids
+
+    def update_files(self, rows: Iterable[FileRow]) -> None:
+        """Store what is known about files now; positions are left alone."""
+        values = list(rows)
+        with self._lock:
+            self._write(lambda connection: files.update(connection, values))
+
+    def commit(self, begun: Sequence[Block], acked: Sequence[Block]) -> None:
+        """One transaction: blocks about to be sent become in-flight, acknowledged ones move positions and are gone."""
+        rows = [(block.id, block.output, block.observed_ns, _encode_parts(parts_of(block))) for block in begun]
+        reached = _reached(acked)
+        ids = [(block.id,) for block in acked]
+
+        def work(connection: sqlite3.Connection) -> None:
+            if rows:
+                connection.executemany(
+                    "INSERT OR IGNORE INTO inflight (id, output, observed_ns, parts) VALUES (?, ?, ?, ?)", rows
+                )
+            if ids:
+                connection.executemany(_ADVANCE_POSITION, reached)
+                connection.executemany("DELETE FROM inflight WHERE id = ?", ids)
+
+        with self._lock:
+            self._write(work)
+
+    def inflight(self, output: str) -> list[InflightBlock]:
+        """Blocks of an output that were begun and never acknowledged, in the order they were cut."""
+        rows = self._read(
+            lambda connection: connection.execute(
+                "SELECT id, output, observed_ns, parts FROM inflight WHERE output = ? ORDER BY seq", (output,)
+            ).fetchall()
+        )
+        return [InflightBlock(row[0], row[1], row[2], _decode_parts(row[3])) for row in rows]
+
+    def drop_inflight(self, ids: Iterable[str]) -> None:
+        """Forget blocks that can't be cut again; their ranges are read as if they had never been read."""
+        values = [(id_,) for id_ in ids]
+        with self._lock:
+            self._write(lambda connection: connection.executemany("DELETE FROM inflight WHERE id = ?", values))
+
+    def set_positions(self, positions: Iterable[tuple[int, str, int, bytes]]) -> None:
+        """Put (file, output, offset, anchor) as given, forward or back."""
+        values = list(positions)
+        with self._lock:
+            self._write(lambda connection: connection.executemany(files.SET_POSITION, values))
+
+    def advance_positions(self, positions: Iterable[tuple[int, str, int, bytes]]) -> None:
+        """Move positions to (file, output, offset, anchor) where that is forward: what the spool already holds."""
+        values = list(positions)
+        with self._lock:
+            self._write(lambda connection: connection.executemany(_ADVANCE_POSITION, values))
+
+    def add_losses(self, losses: Sequence[Loss], *, committed_only: bool = False) -> None:
+        """Write losses into the ledger; an empty path is looked up by the file's id.
+
+        With `committed_only` a loss counts only as far as the output's position says its bytes were done: what lies
+        behind the position is still in its file and will be read again.
+        """
+        with self._lock:
+            self._write(
+                lambda connection: ledger.add(
+                    connection, _below_positions(connection, losses) if committed_only else losses
+                )
+            )
+
+    def losses(self, source: str | None = None, limit: int = 1000) -> list[Loss]:
+        """The newest losses, oldest first."""
+        return self._read(lambda connection: ledger.select(connection, source, limit))
+
+    def loss_totals(self) -> list[LossTotal]:
+        """Losses per source, output and reason."""
+        return self._read(ledger.totals)
+
+    def forget_files(self, older_than_ns: int) -> int:
+        """Forget files that are gone since before then and that no in-flight block names; returns how many."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            gone = {
+                row[0]
+                for row in connection.execute("SELECT id FROM files WHERE gone_ns < ?", (older_than_ns,)).fetchall()
+            }
+            for (parts,) in connection.execute("SELECT parts FROM inflight").fetchall():
+                gone -= {range_.file for part in _decode_parts(parts) for range_ in part.ranges}
+            connection.executemany("DELETE FROM files WHERE id = ?", [(id_,) for id_ in gone])
+            connection.executemany("DELETE FROM positions WHERE file = ?", [(id_,) for id_ in gone])
+            return len(gone)
+
+        with self._lock:
+            return self._write(work)
+
+    def maintain(self) -> None:
+        """Call now and then, from any thread: tries a failed disk again, keeps the ledger short, makes a backup."""
+        with self._lock:
+            if self._replaced():
+                self._fault = self._fault or self._gone()
+            self._write(lambda connection: ledger.fold(connection, LOSSES_KEPT))
+            due = self._clock.monotonic_s() >= self._backup_due_s and self._changes != self._backed_up_changes
+            changes = self._changes
+        if due:
+            write_backup(self.data_dir)
+            self._backed_up_changes = changes
+            self._backup_due_s = self._clock.monotonic_s() + BACKUP_INTERVAL_S
+
+    def close(self) -> None:
+        """Close the database and let another agent have the directory."""
+        with self._lock:
+            self._connection.close()
+        self._directory_lock.close()
+
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._lock:
+            try:
+                return work(self._connection)
+            except sqlite3.Error as error:
+                raise sqlite_fault(self._path, "read it", error) from error
+
+    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in a transaction; the caller holds the lock."""
+        try:
+            if self._fault is not None:
+                self._reconnect()
+            connection = self._connection
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(connection)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            self._damaged = self._damaged or is_damage(error)
+            self._fault = sqlite_fault(self._path, "write it", error)
+            raise self._fault from error
+        self._fault = None
+        self._changes += 1
+        return result
+
+    def _reconnect(self) -> None:
+        """A connection whose disk failed may keep a stale view of the write-ahead log: begin with a fresh one."""
+        if self._replaced():
+            raise self._gone()
+        self._connection.close()
+        self._connection = connect(self._path)
+
+    def _replaced(self) -> bool:
+        try:
+            return os.stat(self._path).st_ino != self._inode
+        except FileNotFoundError:
+            return True
+
+    def _gone(self) -> StateError:
+        return StateError(f"{self._path}: it was removed or replaced while the agent runs: restart the agent")
+
+
+def _reached(blocks: Sequence[Block]) -> list[tuple[int, str, int, bytes]]:
+    """The furthest end of each file in each output."""
+    furthest: dict[tuple[int, str], tuple[int, bytes]] = {}
+    for block in blocks:
+        for part in block.parts:
+            for range_ in part.ranges:
+                key = (range_.file, block.output)
+                known = furthest.get(key)
+                if known is None or range_.end > known[0]:
+                    furthest[key] = (range_.end, range_.anchor)
+    return [(file, output, offset, anchor) for (file, output), (offset, anchor) in furthest.items()]
+
+
+def _below_positions(connection: sqlite3.Connection, losses: Sequence[Loss]) -> list[Loss]:
+    kept = []
+    for loss in losses:
+        if loss.end is None:
+            kept.append(loss)
+            continue
+        found = connection.execute(
+            "SELECT offset FROM positions WHERE file = ? AND output = ?", (loss.file, loss.output)
+        ).fetchone()
+        # A file that is forgotten was done with long ago: all of it counts.
+        end = loss.end if found is None else min(loss.end, found[0])
+        if end > loss.start:
+            kept.append(msgspec.structs.replace(loss, end=end))
+    return kept

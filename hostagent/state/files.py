@@ -1,0 +1,106 @@
+"""The tables `files` and `positions`: one row per file generation, one position per output.
+
+Statements only, run by Checkpoint inside its transactions. Names of files are bytes here and surrogate-escaped text
+above; tags are JSON in ASCII, which can spell such text too; numbers that the kernel calls unsigned are stored in
+SQLite's signed integers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from hostagent.model import FileId, Fingerprint, Scalar
+from hostagent.state.rows import FileRow, Position
+
+SET_POSITION = "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)"
+_INSERT = "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_UPDATE = (
+    "UPDATE files SET device = ?2, inode = ?3, birth_ns = ?4, generation = ?5, fingerprint_length = ?6,"
+    " fingerprint = ?7, path = ?8, target = ?9, source = ?10, tags = ?11, storage = ?12, seen_ns = ?13, gone_ns = ?14"
+    " WHERE id = ?1"
+)
+_WRAP = 1 << 64
+
+
+def insert(connection: sqlite3.Connection, ids: Sequence[int], rows: Sequence[FileRow]) -> None:
+    """Add files with their positions under the ids given."""
+    connection.executemany(_INSERT, [_values(id_, row) for id_, row in zip(ids, rows, strict=True)])
+    connection.executemany(
+        SET_POSITION,
+        [
+            (id_, output, position.offset, position.anchor)
+            for id_, row in zip(ids, rows, strict=True)
+            for output, position in row.positions.items()
+        ],
+    )
+    # Ids are never used twice, not even after the row with the highest one is forgotten.
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('next_file', ?)", (str(ids[-1] + 1),))
+
+
+def update(connection: sqlite3.Connection, rows: Sequence[FileRow]) -> None:
+    """Overwrite what is known about each file; its positions stay."""
+    connection.executemany(_UPDATE, [_values(row.id, row) for row in rows])
+
+
+def load(connection: sqlite3.Connection) -> list[FileRow]:
+    """All files with their positions, by id; equal strings and tags are one object."""
+    shared: dict[str, str] = {}
+    tags: dict[str, Mapping[str, Scalar]] = {}
+
+    def same(text: str) -> str:
+        return shared.setdefault(text, text)
+
+    positions: dict[int, dict[str, Position]] = {}
+    for file, output, offset, anchor in connection.execute("SELECT file, output, offset, anchor FROM positions"):
+        positions.setdefault(file, {})[same(output)] = Position(offset, anchor)
+    rows = []
+    for row in connection.execute("SELECT * FROM files ORDER BY id"):
+        if row[10] not in tags:
+            tags[row[10]] = json.loads(row[10])
+        rows.append(
+            FileRow(
+                id=row[0],
+                identity=FileId(_unsigned(row[1]), _unsigned(row[2]), row[3]),
+                generation=row[4],
+                fingerprint=Fingerprint(row[5], row[6]),
+                path=os.fsdecode(row[7]),
+                target=same(os.fsdecode(row[8])),
+                source=same(row[9]),
+                tags=tags[row[10]],
+                storage=same(row[11]),
+                seen_ns=row[12],
+                gone_ns=row[13],
+                positions=positions.pop(row[0], {}),
+            )
+        )
+    return rows
+
+
+def _signed(number: int) -> int:
+    return number - _WRAP if number >= _WRAP >> 1 else number
+
+
+def _unsigned(number: int) -> int:
+    return number + _WRAP if number < 0 else number
+
+
+def _values(id_: int, row: FileRow) -> tuple[object, ...]:
+    return (
+        id_,
+        _signed(row.identity.device),
+        _signed(row.identity.inode),
+        row.identity.birth_ns,
+        row.generation,
+        row.fingerprint.length,
+        row.fingerprint.digest,
+        os.fsencode(row.path),
+        os.fsencode(row.target),
+        row.source,
+        json.dumps(dict(row.tags), sort_keys=True),
+        row.storage,
+        row.seen_ns,
+        row.gone_ns,
+    )

@@ -1,0 +1,68 @@
+"""Where damaged parts of the state go: kept for a person to look at, never read by the agent again.
+
+Names say when and what: `20260131T120000Z-checkpoint.db`. The folder is bounded, its oldest entries make room for new
+ones, and nothing here may stop a start: what can't be kept is let go and said so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from hostagent.clock import Clock
+
+MAX_BYTES = 512 * 1024 * 1024
+
+
+class Quarantine:
+    """A folder `quarantine/` inside the data directory."""
+
+    def __init__(self, data_dir: Path, clock: Clock, max_bytes: int = MAX_BYTES) -> None:
+        self.directory = data_dir / "quarantine"
+        self._clock = clock
+        self._max_bytes = max_bytes
+
+    def move(self, path: Path, name: str = "") -> Path:
+        """Move a whole file in; raises OSError, since a damaged file that stays would be met again."""
+        self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+        kept = self._free_name(name or path.name)
+        path.rename(kept)
+        self._make_room(sparing=kept)
+        return kept
+
+    def keep(self, name: str, data: bytes) -> Path | None:
+        """Keep a copy of damaged bytes; None when there is no room, which is no reason to stop."""
+        try:
+            self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+            kept = self._free_name(name)
+            self._make_room(coming_bytes=len(data))
+            kept.write_bytes(data)
+        except OSError:
+            return None
+        return kept
+
+    def _free_name(self, name: str) -> Path:
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock.wall_ns() // 1_000_000_000))
+        kept = self.directory / f"{stamp}-{name}"
+        number = 1
+        while os.path.lexists(kept):
+            number += 1
+            kept = self.directory / f"{stamp}-{number}-{name}"
+        return kept
+
+    def _make_room(self, coming_bytes: int = 0, sparing: Path | None = None) -> None:
+        entries = []
+        for path in self.directory.iterdir():
+            with contextlib.suppress(OSError):
+                status = path.lstat()
+                entries.append((status.st_ctime_ns, status.st_size, path))
+        total = coming_bytes + sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
+            if total <= self._max_bytes:
+                break
+            if path != sparing:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                    total -= size

@@ -1,0 +1,234 @@
+"""Opens the checkpoint database whatever state it is in: sound, new, older, damaged or gone.
+
+A damaged database is moved to quarantine and the backup takes its place; without a sound backup a new one does. Both
+mean a new epoch, since ids of blocks that the lost rows described must not be taken for ids of today's. It never
+judges content (anchors and fingerprints do that when files are read), and never deletes what it did not make.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+from pathlib import Path
+from typing import NamedTuple
+
+from hostagent.clock import Clock
+from hostagent.errors import StateError
+from hostagent.hookspecs import Notice
+from hostagent.state import schema
+from hostagent.state.faults import is_damage, os_fault, sqlite_fault
+from hostagent.state.quarantine import Quarantine
+
+DATABASE = "checkpoint.db"
+BACKUP = "checkpoint.db.backup"
+SUBJECT = "checkpoint"
+BUSY_TIMEOUT_S = 2.0
+# Above this, check the structure only: index against table takes seconds per 100 MB.
+FULL_CHECK_BYTES = 32 * 1024 * 1024
+
+
+class Opened(NamedTuple):
+    """A database ready for use, and what an operator should know about how it got there."""
+
+    connection: sqlite3.Connection
+    notices: list[Notice]
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection for the one writer."""
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA cache_size = -1024")
+        connection.execute("PRAGMA journal_size_limit = 16777216")
+        connection.execute("PRAGMA temp_store = MEMORY")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_read_only(data_dir: Path) -> sqlite3.Connection:
+    """A connection that can't write, for a command beside a running agent."""
+    path = data_dir / DATABASE
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+        schema.version_of(connection)
+    except sqlite3.Error as error:
+        raise sqlite_fault(path, "read it", error) from error
+    return connection
+
+
+def open_database(data_dir: Path, clock: Clock) -> Opened:
+    """Open, heal, upgrade or make the database of a data directory that this process has locked."""
+    path = data_dir / DATABASE
+    backup = data_dir / BACKUP
+    notices: list[Notice] = []
+    try:
+        if not _exists(path):
+            if _exists(backup):
+                notices.append(_notice("it was gone", _restore(data_dir, clock)))
+        elif damage := _damage_of(path):
+            kept = _set_aside(path, Quarantine(data_dir, clock))
+            notices.append(_notice(f"it was damaged ({damage}) and is now {kept}", _restore(data_dir, clock)))
+        first_file = _first_file_id(data_dir, clock, replaced=bool(notices))
+        connection = _ready(path, first_file)
+        if notices:
+            _begin_epoch(connection, first_file)
+    except sqlite3.Error as error:
+        raise sqlite_fault(path, "open it", error) from error
+    except OSError as error:
+        raise os_fault(path, "open it", error) from error
+    return Opened(connection, notices)
+
+
+def write_backup(data_dir: Path) -> None:
+    """Copy the live database beside itself, through a second connection that only reads, and make it the backup."""
+    path = data_dir / DATABASE
+    fresh = data_dir / (BACKUP + ".new")
+    try:
+        _copy(path, fresh)
+        if damage := _damage_of(fresh):
+            raise StateError(f"{path}: its copy is damaged ({damage}), the older backup stays; restart the agent")
+        _replace_durably(fresh, data_dir / BACKUP)
+    except sqlite3.Error as error:
+        raise sqlite_fault(path, "back it up", error) from error
+    except OSError as error:
+        raise os_fault(path, "back it up", error) from error
+    finally:
+        for leftover in _with_companions(fresh):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+
+def _exists(path: Path) -> bool:
+    return os.path.lexists(path) and path.stat().st_size > 0
+
+
+def _damage_of(path: Path) -> str:
+    """What is wrong with a database's structure; empty when nothing is. Errors that are no damage are raised."""
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
+            check = "integrity_check" if path.stat().st_size <= FULL_CHECK_BYTES else "quick_check"
+            found = [str(row[0]) for row in connection.execute(f"PRAGMA {check}(1)")]
+            if found != ["ok"]:
+                return "; ".join(found)
+            if schema.version_of(connection) > 0 and not schema.is_complete(connection):
+                return "tables are missing"
+            return ""
+    except sqlite3.Error as error:
+        if is_damage(error):
+            return str(error)
+        raise
+
+
+def _ready(path: Path, first_file: int) -> sqlite3.Connection:
+    """A connection to a database of this version."""
+    connection = connect(path)
+    try:
+        version = schema.version_of(connection)
+        if version == 0:
+            schema.create(connection, epoch=secrets.token_hex(8), first_file=first_file)
+        elif version > schema.VERSION:
+            raise StateError(
+                f"{path} was made by a newer hostagent (tables of version {version}, this one knows {schema.VERSION}): "
+                "install that one again, or move the file away to begin anew"
+            )
+        elif version < schema.VERSION:
+            connection.close()
+            _upgrade(path)
+            connection = connect(path)
+        return connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _upgrade(path: Path) -> None:
+    """Migrate a copy and put it in place: a kill half-way leaves the old database as it was."""
+    fresh = path.with_name(path.name + ".upgrade")
+    for leftover in _with_companions(fresh):
+        leftover.unlink(missing_ok=True)
+    _copy(path, fresh)
+    schema.upgrade(fresh)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    _replace_durably(fresh, path)
+
+
+def _restore(data_dir: Path, clock: Clock) -> str:
+    """Put the backup in the database's place; says what happened."""
+    backup = data_dir / BACKUP
+    if not _exists(backup):
+        return "no backup was there, so a new one was begun: files are read as if seen for the first time"
+    if damage := _damage_of(backup):
+        kept = _set_aside(backup, Quarantine(data_dir, clock))
+        return f"the backup was damaged too ({damage}) and is now {kept}, so a new one was begun"
+    fresh = data_dir / (DATABASE + ".restored")
+    for leftover in _with_companions(fresh):
+        leftover.unlink(missing_ok=True)
+    _copy(backup, fresh)
+    _replace_durably(fresh, data_dir / DATABASE)
+    return "the backup took its place: what was delivered since the backup was made comes again"
+
+
+def _notice(what: str, then: str) -> Notice:
+    return Notice(
+        SUBJECT, f"{DATABASE}: {what}; {then}", "check the disk's health; the file in quarantine may be removed"
+    )
+
+
+def _begin_epoch(connection: sqlite3.Connection, first_file: int) -> None:
+    connection.execute(
+        "INSERT OR REPLACE INTO meta VALUES ('epoch', ?), ('next_file', ?)", (secrets.token_hex(8), str(first_file))
+    )
+
+
+def _first_file_id(data_dir: Path, clock: Clock, *, replaced: bool) -> int:
+    """From where on to give ids to files: clear of those that spooled blocks of an earlier epoch may name."""
+    used_before = replaced or (data_dir / "spool").exists() or (data_dir / "dead-letters").exists()
+    return clock.wall_ns() // 1_000_000_000 * 1024 if used_before else 1
+
+
+def _with_companions(path: Path) -> list[Path]:
+    return [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
+
+
+def _set_aside(path: Path, quarantine: Quarantine) -> Path:
+    moved = [quarantine.move(part) for part in _with_companions(path) if os.path.lexists(part)]
+    return moved[0]
+
+
+def _copy(path: Path, to: Path) -> None:
+    to.unlink(missing_ok=True)
+    with (
+        contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+        ) as source,
+        contextlib.closing(sqlite3.connect(to, isolation_level=None)) as target,
+    ):
+        source.backup(target)
+
+
+def _replace_durably(fresh: Path, path: Path) -> None:
+    fd = os.open(fresh, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    for companion in _with_companions(path)[1:]:
+        companion.unlink(missing_ok=True)
+    fresh.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names created, renamed or removed in a directory durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

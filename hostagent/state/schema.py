@@ -1,0 +1,134 @@
+"""The tables of the checkpoint database, and the way from an older version to this one.
+
+Written with sqlite-utils, which costs the agent 15 MB when imported: so it is imported only by this module run as a
+program, in a child process that ends before the agent starts. A new database comes from `schema.sql` beside this
+file, which is what the migrations below make, word for word (a test compares them):
+`python -m hostagent.state.schema --sql > hostagent/state/schema.sql`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hostagent.errors import StateError
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+SQL_FILE = Path(__file__).with_name("schema.sql")
+TABLES = frozenset({"meta", "files", "positions", "inflight", "losses", "loss_totals"})
+UPGRADE_TIMEOUT_S = 300
+
+
+def _first(db: Database) -> None:
+    db.table("meta").create({"key": str, "value": str}, pk="key")
+    db.table("files").create(
+        {
+            "id": int,
+            "device": int,
+            "inode": int,
+            "birth_ns": int,
+            "generation": int,
+            "fingerprint_length": int,
+            "fingerprint": bytes,
+            "path": bytes,  # file names are bytes; not all of them are UTF-8
+            "target": bytes,  # may hold file names
+            "source": str,
+            "tags": str,
+            "storage": str,
+            "seen_ns": int,
+            "gone_ns": int,
+        },
+        pk="id",
+    )
+    db.table("positions").create({"file": int, "output": str, "offset": int, "anchor": bytes}, pk=("file", "output"))
+    db.table("inflight").create({"seq": int, "id": str, "output": str, "observed_ns": int, "parts": bytes}, pk="seq")
+    db.table("inflight").create_index(["id"], unique=True)
+    db.table("losses").create(
+        {
+            "seq": int,
+            "source": str,
+            "path": bytes,
+            "file": int,
+            "start": int,
+            "end": int,  # -1: nobody knows
+            "reason": str,
+            "output": str,
+            "at_ns": int,
+        },
+        pk="seq",
+    )
+    # A repair that is killed half-way and done again must not count its losses twice.
+    db.table("losses").create_index(["file", "start", "end", "output", "reason", "path", "source"], unique=True)
+    db.table("loss_totals").create(
+        {"source": str, "output": str, "reason": str, "losses": int, "bytes": int, "unknown": int},
+        pk=("source", "output", "reason"),
+    )
+
+
+# Migration i makes version i + 1. A released migration is never changed; add one.
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first,)
+VERSION = len(MIGRATIONS)
+
+
+def create(connection: sqlite3.Connection, *, epoch: str, first_file: int) -> None:
+    """Make all tables in an empty database, all of them or none."""
+    connection.executescript(
+        f"BEGIN;\n{SQL_FILE.read_text()}\n"
+        f"INSERT INTO meta VALUES ('epoch', '{epoch}'), ('next_file', '{first_file}');\n"
+        f"PRAGMA user_version = {VERSION};\nCOMMIT;"
+    )
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The schema version a database says it has; 0 for an empty one."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def is_complete(connection: sqlite3.Connection) -> bool:
+    """Whether all tables are there."""
+    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return names >= TABLES
+
+
+def upgrade(path: Path) -> None:
+    """Bring an older database to this version, in a child process."""
+    run = subprocess.run(  # noqa: S603 - our own module and a path, no shell
+        [sys.executable, "-m", "hostagent.state.schema", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=UPGRADE_TIMEOUT_S,
+        cwd="/",  # -m looks for modules in the working directory first
+    )
+    if run.returncode != 0:
+        raise StateError(f"{path}: can't bring the database to version {VERSION}: {run.stderr.strip()[-500:]}")
+
+
+def migrate(db: Database) -> None:
+    """Apply what is missing. Works on a copy that only takes the database's place when all of it went well."""
+    for number in range(version_of(db.conn), VERSION):
+        MIGRATIONS[number](db)
+        db.conn.execute(f"PRAGMA user_version = {number + 1}")
+
+
+def main(arguments: list[str]) -> int:
+    """`PATH` migrates that database; `--sql` prints the statements that make a new one."""
+    from sqlite_utils import Database  # noqa: PLC0415 - 15 MB that only this process pays
+
+    if arguments == ["--sql"]:
+        db = Database(memory=True)
+        migrate(db)
+        sys.stdout.write(db.schema + "\n")
+        return 0
+    migrate(Database(arguments[0]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

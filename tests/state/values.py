@@ -1,0 +1,58 @@
+"""Sample files and blocks for the tests of the state folder."""
+
+from pathlib import Path
+
+from hostagent.clock import Clock
+from hostagent.model import Block, FileId, Fingerprint, Part, Range
+from hostagent.state.checkpoint import Checkpoint, FileRow
+
+ANCHOR = b"\xa5" * 16
+
+
+class HandClock(Clock):
+    """A clock that moves only when a test turns it."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def wall_ns(self) -> int:
+        return int((1_800_000_000 + self.now_s) * 1_000_000_000)
+
+
+def file_row(path: str = "/var/log/a.log", inode: int = 1, **fields: object) -> FileRow:
+    values: dict[str, object] = {
+        "identity": FileId(7, inode, 5),
+        "fingerprint": Fingerprint(3, b"abc"),
+        "path": path,
+        "target": "files:/var/log/*.log",
+        "source": "nginx",
+        **fields,
+    }
+    return FileRow(**values)  # type: ignore[arg-type]
+
+
+def part(file: int, start: int, end: int, source: str = "nginx") -> Part:
+    return Part((Range(file, start, end, ANCHOR),), "chain", source, b"x" * 10, 1, end - start)
+
+
+def block(name: str, *parts: Part, output: str = "main") -> Block:
+    return Block(name, output, 123, parts)
+
+
+def offsets(checkpoint: Checkpoint) -> dict[tuple[int, str], int]:
+    """(file, output) → committed offset."""
+    return {
+        (row.id, output): position.offset for row in checkpoint.files() for output, position in row.positions.items()
+    }
+
+
+def flip(path: Path, offset: int, mask: int = 0x40) -> None:
+    """Turn one bit of a file, as a failing disk would."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte[0] ^ mask]))
