@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from hostagent.config.listen import parse_listen
 from hostagent.hookspecs import Pattern
 from hostagent.model import Scalar
 
@@ -112,6 +113,13 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     listen: tuple[str, ...] = ("unix:/run/hostagent/api.sock",)
     tcp_serves_all: bool = False
+
+    def __post_init__(self) -> None:
+        for address in self.listen:
+            try:
+                parse_listen(address)
+            except ValueError as error:
+                raise ValueError(f"listen: {error}") from None
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
