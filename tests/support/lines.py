@@ -9,33 +9,27 @@ import random
 from typing import NamedTuple
 
 _POOL_BYTES = 1 << 16
-_WORDS = [
-    *("connection", "accepted", "upstream", "pool", "order", "placed", "session", "cart", "checkout", "payment"),
-    *(
-        "latency_ms=42",
-        "status=200",
-        "method=GET",
-        "path=/api/v2/items",
-        "cache=miss",
-        "shard=7",
-        "region=eu-central-1",
-    ),
-    *("stövnica", "übergrößen", "東京", "ñandú", '"quoted"', "back\\slash", "tab\there", "<angle>", "&", "'single'"),
-]
+_PLAIN_TEXT = (
+    "connection accepted upstream pool order placed session cart checkout payment latency_ms=42 status=200 method=GET "
+    "path=/api/v2/items cache=miss shard=7 region=eu-central-1"
+)
+_PLAIN_WORDS = _PLAIN_TEXT.split()
+_HARD_WORDS = ["stövnica", "übergrößen", "東京", "ñandú", '"quoted"', "back\\slash", "tab\there", "<angle>", "'single'"]
 
 
-def _make_pool() -> str:
+def _make_pool(of: list[str]) -> str:
     rng = random.Random(20260314)
     words: list[str] = []
     size = 0
     while size < _POOL_BYTES * 2:
-        word = rng.choice(_WORDS)
+        word = rng.choice(of)
         words.append(word)
         size += len(word) + 1
     return " ".join(words)[: _POOL_BYTES * 2]
 
 
-_POOL = _make_pool()
+_POOL = _make_pool([*_PLAIN_WORDS, *_HARD_WORDS])
+_PLAIN_POOL = _make_pool(_PLAIN_WORDS)
 
 
 class Line(NamedTuple):
@@ -55,11 +49,14 @@ def _digest(content: str) -> str:
     return hashlib.blake2s(content.encode(), digest_size=6).hexdigest()
 
 
-def make_line(stream: str, generation: int, seq: int, written_ns: int = 0, text_length: int = 120) -> bytes:
-    """One line with its newline. `text_length` counts characters."""
+def make_line(
+    stream: str, generation: int, seq: int, written_ns: int = 0, text_length: int = 120, *, plain: bool = False
+) -> bytes:
+    """One line with its newline. `text_length` counts characters; `plain` keeps to ASCII words."""
+    pool = _PLAIN_POOL if plain else _POOL
     start = seq * 7919 % _POOL_BYTES
     repeats = text_length // _POOL_BYTES
-    text = _POOL[start : start + text_length] if not repeats else (_POOL[:_POOL_BYTES] * (repeats + 1))[:text_length]
+    text = pool[start : start + text_length] if not repeats else (pool[:_POOL_BYTES] * (repeats + 1))[:text_length]
     head = f"{stream} {generation} {seq} {written_ns}"
     return f"{head} {_digest(f'{head} {text}')} {text}\n".encode()
 

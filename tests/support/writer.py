@@ -27,10 +27,11 @@ ROTATIONS = ("rename", "rename_late_reopen", "copytruncate", "rename_gzip", "har
 class LogStream:
     """One log: `path` is the live file. Each truncation or new file begins a generation, which only grows."""
 
-    def __init__(self, directory: Path, name: str, *, text_length: int = 120) -> None:
+    def __init__(self, directory: Path, name: str, *, text_length: int = 120, plain: bool = False) -> None:
         self.name = name
         self.path = directory / f"{name}.log"
         self.text_length = text_length
+        self.plain = plain
         self.generation = 0
         self.next_seq = 0
         self.rotated: list[Path] = []
@@ -41,7 +42,9 @@ class LogStream:
     def write(self, count: int, *, now_ns: int = 0) -> int:
         """Append whole lines in one write; how many bytes. A line begun by write_half is completed first."""
         numbers = range(self.next_seq, self.next_seq + count)
-        lines = [make_line(self.name, self.generation, seq, now_ns, self.text_length) for seq in numbers]
+        lines = [
+            make_line(self.name, self.generation, seq, now_ns, self.text_length, plain=self.plain) for seq in numbers
+        ]
         pending, self._pending = self._pending, b""
         self.next_seq += count
         return self._append(pending + b"".join(lines))
@@ -49,7 +52,7 @@ class LogStream:
     def write_half(self, share: float) -> None:
         """Begin a line, or go on with the one that is open, without ending it."""
         if not self._pending:
-            self._pending = make_line(self.name, self.generation, self.next_seq, 0, self.text_length)
+            self._pending = make_line(self.name, self.generation, self.next_seq, 0, self.text_length, plain=self.plain)
             self.next_seq += 1
         cut = min(len(self._pending) - 1, int(len(self._pending) * share))
         self._append(self._pending[:cut])
@@ -186,6 +189,7 @@ class Load(msgspec.Struct, frozen=True):
     streams: int
     bytes_per_s: float
     text_length: int = 120
+    plain: bool = False  # ASCII words only
     seed: int = 0
     storm_per_s: float = 0.0
     rotations: tuple[str, ...] = ROTATIONS
@@ -200,7 +204,7 @@ class LoadWriter:
     def __init__(self, load: Load) -> None:
         self.load = load
         self.streams = [
-            LogStream(Path(load.directory), f"app{number:03}", text_length=load.text_length)
+            LogStream(Path(load.directory), f"app{number:03}", text_length=load.text_length, plain=load.plain)
             for number in range(load.streams)
         ]
         self._rng = random.Random(load.seed)
