@@ -96,7 +96,7 @@ def collect_parts(plugins: Plugins) -> Parts:
     origins: dict[str, dict[str, str]] = {kind: {} for kind in HOOKS}
     for kind, hook in HOOKS.items():
         # Oldest registration first: a clash is then told as the newcomer's.
-        for implementation in reversed(getattr(plugins.hook, hook).get_hookimpls()):
+        for implementation in getattr(plugins.hook, hook).get_hookimpls():
             package = plugins.packages[implementation.plugin_name]
             try:
                 announced = _checked(kind, implementation.function())
@@ -119,8 +119,10 @@ def collect_parts(plugins: Plugins) -> Parts:
     )
 
 
-def _checked(kind: str, announced: Mapping[Any, Any]) -> Mapping[str, Component[Any]]:
+def _checked(kind: str, announced: Any) -> Mapping[str, Component[Any]]:  # noqa: ANN401 - whatever a stranger returned
     """What a hook returned, if it is what the hook's page says."""
+    if not isinstance(announced, Mapping):
+        raise TypeError(f"expected a mapping of name to Component, got {type(announced).__name__}")
     base = {"discoveries": SourceConfig, "outputs": OutputConfig}.get(kind)
     taken = {option.key for option in options_of(base)} - {"options"} if base is not None else {"type"}
     for name, component in announced.items():

@@ -85,7 +85,8 @@ class SourceConfig(msgspec.Struct, frozen=True, kw_only=True):
 class OutputConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One output: which backend, in which wire form, in blocks of what size, and what it may spool.
 
-    `compression` None leaves the choice to the output: zstd for a backend far away, none for what stays on this machine.
+    `compression` None leaves the choice to the output: zstd for a backend far away, none for what stays on this
+    machine.
     """
 
     name: str

@@ -90,7 +90,7 @@ def test_a_good_configuration_becomes_values(load: Load, tmp_path: Path) -> None
     main = config.outputs["main"]
     assert main.options == HttpOptions(url="http://127.0.0.1:9880/ingest", timeout_s=0.5, rotate_bytes=1536)
     assert (main.block.max_wait_s, main.spool.max_bytes, main.spool.when_full) == (0.25, 2 * 1024**3, "drop_oldest")
-    assert (main.compression, main.compression_level, main.encoding.type) == ("zstd", 1, "ndjson")
+    assert (main.compression, main.compression_level, main.encoding.type) == (None, 1, "ndjson")
     assert (config.api.listen, config.host) == (("127.0.0.1:9600",), "web-1")
     assert (config.limits.max_open_files, config.limits.chunk_bytes) == (100, 1_000_000)
     assert config.data_dir == tmp_path / "state"

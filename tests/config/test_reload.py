@@ -23,7 +23,7 @@ sources:
 
 
 def test_the_same_meaning_in_other_words_is_no_change(tmp_path: Path) -> None:
-    new = OLD.replace("{a: 1}", "{ 'a': 1 }").replace("outputs: [main]", "outputs: "main"")
+    new = OLD.replace("{a: 1}", "{ 'a': 1 }").replace("outputs: [main]", "outputs: 'main'")
     assert not compare(config(tmp_path, OLD), config(tmp_path, new))
 
 
