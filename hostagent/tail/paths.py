@@ -1,0 +1,239 @@
+"""Finds the paths a target's patterns match, and the directories where new ones can appear.
+
+One walk answers both, so that every directory can be watched before it is listed and nothing falls in between. It
+never leaves the target's root, opens no file, and looks at a bounded number of entries however large the tree.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from errno import ENAMETOOLONG, ENOENT, ENOTDIR
+from typing import NamedTuple
+
+from hostagent.hookspecs import Notice
+from hostagent.tail.beneath import NotThereError, OpenError, join, open_beneath, open_directory, path_of
+from hostagent.tail.globs import AnyDepth, Literal, Selection, Step, compile_glob, compile_selection, step_matches
+
+__all__ = [
+    "Found",
+    "Limits",
+    "Selection",
+    "compile_glob",
+    "compile_selection",
+    "directories",
+    "join",
+    "open_beneath",
+    "path_of",
+    "scan",
+]
+
+
+class Found(NamedTuple):
+    """A path that matches, beneath the root: a file, a link to something, or something else that is no directory."""
+
+    path: str
+    inode: int
+    is_symlink: bool
+
+
+class Limits(NamedTuple):
+    """Where a walk stops: entries looked at in all, and directories below each other."""
+
+    entries: int = 1_000_000
+    depth: int = 64
+
+
+Told = Callable[[str], object]
+
+_State = tuple[int, int]  # which pattern, and which of its steps applies to the names in a directory
+_LIMITS = Limits()
+_MOST_NOTICES = 20
+
+
+class _Visit(NamedTuple):
+    directory: str
+    states: set[_State]
+    may_be_link: bool
+
+
+def scan(
+    root: str,
+    selection: Selection,
+    *,
+    follow: bool | None = None,
+    limits: Limits = _LIMITS,
+    on_directory: Told | None = None,
+    notices: list[Notice] | None = None,
+) -> Iterator[Found]:
+    """Every matching path there is now, each once.
+
+    `on_directory` is told each directory where a match can appear, before the directory is listed: the nearest
+    existing one where a pattern's next step isn't there yet. Symbolic links are yielded only when followed (`follow`
+    as for open_beneath); links to directories are walked inside the root where a pattern names or matches that step,
+    never below `**`. What cannot be looked at goes into `notices`.
+    """
+    walk = _Walk(root, selection, root == "/" if follow is None else follow, limits, on_directory)
+    try:
+        yield from walk.run()
+    finally:
+        if notices is not None:
+            notices += walk.notices
+
+
+def directories(root: str, selection: Selection, *, limits: Limits = _LIMITS) -> list[str]:
+    """The existing directories to watch for a selection, beneath the root."""
+    told: list[str] = []
+    for _ in scan(root, selection, limits=limits, on_directory=told.append):
+        pass
+    return told
+
+
+class _Walk:
+    """One walk: a stack of directories still to visit, each with the pattern steps that apply to what is in it."""
+
+    def __init__(self, root: str, selection: Selection, follow: bool, limits: Limits, told: Told | None) -> None:
+        self.root = root
+        self.selection = selection
+        self.follow = follow
+        self.limits = limits
+        self.told = told
+        self.notices: list[Notice] = []
+        self.entries = 0
+        self.stack: list[_Visit] = [_Visit("/", {(number, 0) for number in range(len(selection.globs))}, True)]
+
+    def run(self) -> Iterator[Found]:
+        while self.stack:
+            visit = self.stack.pop()
+            if visit.directory.count("/") > self.limits.depth:
+                self._note(visit.directory, "is too deep: nothing below it is collected", "narrow the include pattern")
+                continue
+            try:
+                yield from self._look_into(visit)
+            except NotThereError:
+                continue
+            except OpenError as error:
+                self._note(visit.directory, str(error), error.hint)
+            except OSError as error:
+                self._note(visit.directory, f"can't be looked into: {error.strerror}")
+            if self.entries >= self.limits.entries:
+                self._note(
+                    visit.directory,
+                    f"the search stopped here after {self.entries} directory entries: the rest is not collected",
+                    "narrow the include pattern, or split the source",
+                )
+                return
+
+    def _look_into(self, visit: _Visit) -> Iterator[Found]:
+        states = self._with_any_depth_skipped(visit.states)
+        names = self._literal_names(states)
+        if names is not None:
+            yield from self._look_up(visit, states, names)
+            return
+        self._tell(visit.directory)
+        fd = open_directory(self.root, visit.directory, follow=visit.may_be_link)
+        try:
+            yield from self._list(fd, visit.directory, states)
+        finally:
+            os.close(fd)
+
+    def _look_up(self, visit: _Visit, states: set[_State], names: set[str]) -> Iterator[Found]:
+        """Every pattern says the next step by name: no listing, and no permission to list, is needed."""
+        fd = open_directory(self.root, visit.directory, follow=visit.may_be_link, readable=False)
+        try:
+            # Told before the final look, if a match, or the directory that leads to it, can appear here.
+            if any(self._is_last(state) for state in states) or any(_look(fd, name) is None for name in names):
+                self._tell(visit.directory)
+            for name in names:
+                self.entries += 1
+                status = _look(fd, name)
+                if status is None:
+                    continue
+                path = _child(visit.directory, name)
+                is_link = stat.S_ISLNK(status.st_mode)
+                if is_link or stat.S_ISDIR(status.st_mode):
+                    self._descend(path, name, states, is_link=is_link)
+                if self._selected(path, name, states, is_link=is_link, is_directory=stat.S_ISDIR(status.st_mode)):
+                    yield Found(path, status.st_ino, is_link)
+        finally:
+            os.close(fd)
+
+    def _list(self, fd: int, directory: str, states: set[_State]) -> Iterator[Found]:
+        onward = {state for state in states if not self._is_last(state)}
+        last = states - onward
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                self.entries += 1
+                if self.entries >= self.limits.entries:
+                    return
+                name = entry.name
+                is_link = entry.is_symlink()
+                is_directory = not is_link and entry.is_dir(follow_symlinks=False)
+                if onward and (is_link or is_directory):
+                    self._descend(_child(directory, name), name, onward, is_link=is_link)
+                if last:
+                    path = _child(directory, name)
+                    if self._selected(path, name, last, is_link=is_link, is_directory=is_directory):
+                        yield Found(path, entry.inode(), is_link)
+
+    def _selected(self, path: str, name: str, states: set[_State], *, is_link: bool, is_directory: bool) -> bool:
+        if is_directory or (is_link and not self.follow):
+            return False
+        for state in states:
+            if self._is_last(state) and step_matches(self._step(state), name):
+                return not self.selection.excludes(path)
+        return False
+
+    def _descend(self, path: str, name: str, states: set[_State], *, is_link: bool) -> None:
+        """Put a directory on the stack if a pattern leads through it; `**` leads through real directories only."""
+        below = set()
+        for state in states:
+            step = self._step(state)
+            if isinstance(step, AnyDepth):
+                if not is_link:
+                    below.add(state)
+            elif not self._is_last(state) and step_matches(step, name):
+                below.add((state[0], state[1] + 1))
+        if below and not self.selection.prunes(path):
+            self.stack.append(_Visit(path, below, is_link))
+
+    def _with_any_depth_skipped(self, states: set[_State]) -> set[_State]:
+        """`**` may stand for no directory at all: the step behind it applies here, too."""
+        return states | {(glob, step + 1) for glob, step in states if isinstance(self._step((glob, step)), AnyDepth)}
+
+    def _literal_names(self, states: set[_State]) -> set[str] | None:
+        names = set()
+        for state in states:
+            step = self._step(state)
+            if not isinstance(step, Literal):
+                return None
+            names.add(step.name)
+        return names
+
+    def _step(self, state: _State) -> Step:
+        return self.selection.globs[state[0]].steps[state[1]]
+
+    def _is_last(self, state: _State) -> bool:
+        return state[1] + 1 == len(self.selection.globs[state[0]].steps)
+
+    def _tell(self, directory: str) -> None:
+        if self.told is not None:
+            self.told(directory)
+
+    def _note(self, directory: str, message: str, hint: str = "") -> None:
+        if len(self.notices) < _MOST_NOTICES:
+            self.notices.append(Notice(join(self.root, directory), message, hint))
+
+
+def _child(directory: str, name: str) -> str:
+    return f"/{name}" if directory == "/" else f"{directory}/{name}"
+
+
+def _look(fd: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in (ENOENT, ENOTDIR, ENAMETOOLONG):
+            return None
+        raise
