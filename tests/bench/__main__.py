@@ -43,7 +43,7 @@ def arguments() -> argparse.Namespace:
         description=(
             "Measures the agent from outside: files at full speed to a black hole and to an HTTP backend (zstd), "
             "10 MB/s for a while, 10,000 idle files, and how late a line arrives. CPU is user and system time of the "
-            "agent's whole process tree, start-up included; the backend runs in a process of its own and is not counted."
+            "agent's whole process tree, start-up included; the backend is another process, not counted."
         ),
     )
     parser.add_argument("--only", type=names(PARTS), default=list(PARTS), help=f"of {', '.join(PARTS)}")

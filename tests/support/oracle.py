@@ -76,9 +76,9 @@ class Oracle:
         self._last[place] = line.seq
         self.latest_ns[line.stream] = line.written_ns
 
-    def has(self, stream: str, seq: int) -> bool:
-        counts = self._counts[stream]
-        return seq < len(counts) and bool(counts[seq])
+    def has(self, stream: str, numbers: range) -> int:
+        """How many of these lines have arrived."""
+        return self._counts[stream].count(1, numbers.start, numbers.stop)
 
     def missing(self, next_seqs: Mapping[str, int]) -> dict[str, list[tuple[int, int]]]:
         """Ranges [start, end) of line numbers that have not arrived, per stream."""

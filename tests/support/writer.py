@@ -35,9 +35,15 @@ class LogStream:
         self.generation = 0
         self.next_seq = 0
         self.rotated: list[Path] = []
+        self._first_seqs = [0]
         self._fd = -1
         self._serial = 0
         self._pending = b""
+
+    def span(self, generation: int) -> range:
+        """The numbers of the lines of a generation."""
+        ends = [*self._first_seqs[1:], self.next_seq]
+        return range(self._first_seqs[generation], ends[generation])
 
     def write(self, count: int, *, now_ns: int = 0) -> int:
         """Append whole lines in one write; how many bytes. A line begun by write_half is completed first."""
@@ -69,7 +75,6 @@ class LogStream:
 
     def rename(self, *, reopen: bool = True) -> Path:
         """Move the live file away. Without `reopen` the application keeps writing to the moved file for now."""
-        self.finish_line()
         moved = self._rotated_name()
         os.rename(self.path, moved)
         self.rotated.append(moved)
@@ -81,7 +86,7 @@ class LogStream:
         """What an application does on SIGHUP: from now on the live file, created when it is missing."""
         self.finish_line()
         self.close()
-        self.generation += 1
+        self._begin_generation()
         self._open()
 
     def copytruncate(self) -> Path:
@@ -97,14 +102,14 @@ class LogStream:
         """Everything in the live file is gone; the caller knows who has read it."""
         self._pending = b""
         os.truncate(self.path, 0)
-        self.generation += 1
+        self._begin_generation()
 
     def delete(self) -> None:
         """Unlink the live file and start a new one with the next write."""
         self.finish_line()
         self.close()
         os.unlink(self.path)
-        self.generation += 1
+        self._begin_generation()
 
     def compress(self, rotated: Path) -> Path:
         """Compress as logrotate does: the compressed file appears beside the other, which then goes."""
@@ -166,6 +171,10 @@ class LogStream:
         os.symlink(dated, link)
         os.rename(link, self.path)
         self.reopen()
+
+    def _begin_generation(self) -> None:
+        self.generation += 1
+        self._first_seqs.append(self.next_seq)
 
     def _rotated_name(self) -> Path:
         self._serial += 1

@@ -1,0 +1,1 @@
+"""Random lives of log files against a real agent."""
