@@ -86,18 +86,27 @@ class Tailer(Protocol):
 
 
 class Framed(NamedTuple):
-    """Records cut out of bytes. `starts[i]` is where record i begins in them, None where record i is simply line i."""
+    """Records cut out of bytes; `invalid` of them held bytes that are no text in the file's encoding.
+
+    `starts[i]` is where reading must begin again to get record i and all after it, None where record i is simply line
+    i. Records that lie across each other in the file can't be had apart: they share one start.
+    """
 
     batches: list[Batch]
     consumed: int
     starts: list[int] | None = None
+    invalid: int = 0
 
 
 class Framing(Protocol):
     """Knows where a record begins and ends in a file, and what the runtime wrote around its text."""
 
-    def frame(self, data: bytes, constants: Mapping[str, Scalar], *, final: bool) -> Framed:
-        """Cut whole records; with `final` also what has not ended. `data` starts at a record's first byte."""
+    def frame(self, data: bytes, constants: Mapping[str, Scalar], *, final: bool, limit_bytes: int) -> Framed:
+        """Cut whole records; with `final` also what has not ended. `data` starts at a record's first byte.
+
+        A record that reaches `limit_bytes` without an end is cut there and marked `partial: true`, judged by its own
+        bytes alone: the same bytes are cut again after a crash.
+        """
 
 
 class Parser(Protocol):

@@ -1,0 +1,25 @@
+"""The framings, parsers, processors and encoders that come with the agent.
+
+They are announced through the same hooks as a plugin package's, and by nothing else: the chain and the daemon know
+them by the names given here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hostagent.hookspecs import Component, Encoder, Framing, hookimpl
+from hostagent.process.framing.raw import RawFraming, RawOptions
+from hostagent.process.ndjson import NdjsonEncoder, NdjsonOptions
+
+
+@hookimpl
+def hostagent_register_framings() -> Mapping[str, Component[Framing]]:
+    """Framings: raw."""
+    return {"raw": Component(RawOptions, lambda _options, _wiring: RawFraming())}
+
+
+@hookimpl
+def hostagent_register_encoders() -> Mapping[str, Component[Encoder]]:
+    """Encoders: ndjson."""
+    return {"ndjson": Component(NdjsonOptions, lambda _options, _wiring: NdjsonEncoder())}

@@ -1,0 +1,145 @@
+"""The chain of one source: bytes of a file in, batches of records out.
+
+Charset, framing, multiline, parser and processors in that order, joined here and nowhere else. A chain is a pure
+function of the bytes, the constants and its configuration: it keeps nothing between two calls, does no I/O and reads no
+clock, so the same bytes give the same batches before and after a crash. `digest` names that configuration.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from hostagent.config.load import read_part, read_section
+from hostagent.config.model import MultilineConfig, PartConfig, SourceConfig
+from hostagent.config.parts import Parts
+from hostagent.errors import ConfigError, ConfigProblem
+from hostagent.hookspecs import Framing, Parser, Processor, Wiring
+from hostagent.model import Batch, Processed, Scalar, Target
+from hostagent.process.charset import charset
+from hostagent.process.framing.raw import RawFraming
+from hostagent.process.repair import InvalidUtf8, repair
+
+# Counted up whenever the same bytes under the same configuration come out as other records than before.
+PROCESS_VERSION = 1
+UTF8 = "utf-8"
+MOST_BYTES_OF_A_BREAK = 4
+
+
+class Chain:
+    """What stands between a file's bytes and the encoders, for one source or one target's declaration.
+
+    `reach_bytes`: given that many bytes, a call consumes some of them, whatever they are. `flush_after_s`: how long
+    whole lines that await more may stay unconsumed before they are given in again with `final`; None if none ever are.
+    """
+
+    def __init__(
+        self,
+        *,
+        framing: Framing,
+        parser: Parser | None = None,
+        processors: tuple[Processor, ...] = (),
+        fields: Mapping[str, Scalar] | None = None,
+        invalid_utf8: InvalidUtf8 = "replace",
+        max_line_bytes: int = 1 << 20,
+        flush_after_s: float | None = None,
+        digest: str = "",
+    ) -> None:
+        self._framing = framing
+        self._parser = parser
+        self._processors = processors
+        self._fields = dict(fields or {})
+        self._invalid_utf8 = invalid_utf8
+        self._max_line_bytes = max_line_bytes
+        self.flush_after_s = flush_after_s
+        self.reach_bytes = max_line_bytes + MOST_BYTES_OF_A_BREAK
+        self.digest = digest
+
+    def process(self, data: bytes, constants: Mapping[str, Scalar], *, final: bool) -> Processed:
+        """Make batches of every record that has ended; with `final`, of everything there is."""
+        framed = self._framing.frame(data, {**constants, **self._fields}, final=final, limit_bytes=self._max_line_bytes)
+        done = Processed(batches=[], consumed=framed.consumed, invalid_utf8=framed.invalid)
+        for batch in framed.batches:
+            valid, invalid = repair(batch, self._invalid_utf8)
+            done.invalid_utf8 += invalid
+            for part in valid:
+                self._finish(part, done)
+        return done
+
+    def _finish(self, batch: Batch, done: Processed) -> None:
+        batches = [batch]
+        if self._parser is not None:
+            batches, unparsed = self._parser.parse(batch)
+            done.unparsed += unparsed
+        for processor in self._processors:
+            batches = [made for one in batches for made in processor.process(one)]
+        done.batches += batches
+
+
+def build_chain(source: SourceConfig, parts: Parts, wiring: Wiring, target: Target | None = None) -> Chain:
+    """The chain of a source, or of one of its targets that declares a format, multiline or parser of its own.
+
+    ConfigError names everything in the declaration that can't be used.
+    """
+    source = declared(source, parts, target)
+    framing = parts.framings[source.format.type].build(source.format.options, wiring)
+    if source.encoding != UTF8:
+        framing = _recoding(source)
+    parser = parts.parsers[source.parse.type].build(source.parse.options, wiring) if source.parse else None
+    processors = tuple(parts.processors[part.type].build(part.options, wiring) for part in source.processors)
+    return Chain(
+        framing=framing,
+        parser=parser,
+        processors=processors,
+        fields=source.fields,
+        invalid_utf8=source.invalid_utf8,
+        max_line_bytes=source.max_line_bytes,
+        digest=digest_of(source),
+    )
+
+
+def declared(source: SourceConfig, parts: Parts, target: Target | None) -> SourceConfig:
+    """The source with what its target declares in the place of its own."""
+    if target is None:
+        return source
+    where = target.declaration or f"target {target.id}"
+    changes: dict[str, Any] = {}
+    if target.format is not None:
+        changes["format"] = read_part("framing", target.format, parts.framings, where)
+    if target.multiline is not None:
+        changes["multiline"] = read_section(MultilineConfig, target.multiline, where)
+    if target.parse is not None:
+        changes["parse"] = read_part("parser", target.parse, parts.parsers, where)
+    return msgspec.structs.replace(source, **changes)
+
+
+def digest_of(source: SourceConfig) -> str:
+    """A name for everything in a source's configuration that shows in its records, and for this version of the code."""
+    made_of = [
+        PROCESS_VERSION,
+        *(_described(part) for part in (source.format, source.parse, *source.processors)),
+        source.multiline,
+        source.fields,
+        source.encoding,
+        source.invalid_utf8,
+        source.max_line_bytes,
+    ]
+    return hashlib.blake2b(msgspec.json.encode(made_of, enc_hook=repr), digest_size=16).hexdigest()
+
+
+def _described(part: PartConfig | None) -> tuple[str, msgspec.Struct] | None:
+    return None if part is None else (part.type, part.options)
+
+
+def _recoding(source: SourceConfig) -> Framing:
+    place = f"source {source.name}"
+    if source.format.type not in ("raw", "auto"):
+        message = f"encoding: files in {source.encoding!r} can't have the format {source.format.type!r}, which is UTF-8"
+        raise ConfigError([ConfigProblem(place, 0, 0, message, "leave out `encoding`, or use `format: raw`")])
+    try:
+        return RawFraming(charset(source.encoding))
+    except ValueError as error:
+        raise ConfigError([ConfigProblem(place, 0, 0, f"encoding: {error}")]) from None

@@ -1,0 +1,55 @@
+"""Records whose bytes are no UTF-8: replaced or carried as base64, counted, never a reason to stop.
+
+Runs after framing and multiline, when it is known which bytes make one record. A chunk that is plain ASCII or valid
+passes with one look at the whole of it.
+"""
+
+from __future__ import annotations
+
+import base64
+from itertools import groupby
+from typing import Literal
+
+import msgspec
+
+from hostagent.model import Batch
+from hostagent.process.charset import is_utf8, repaired
+from hostagent.process.text import rows_of
+
+InvalidUtf8 = Literal["replace", "base64"]
+
+
+def repair(batch: Batch, how: InvalidUtf8) -> tuple[list[Batch], int]:
+    """Valid batches in this one's place, in order, and how many records were not valid."""
+    if batch.text is not None:
+        if is_utf8(batch.text.data):
+            return [batch], 0
+    elif batch.values is None or all(is_utf8(b"".join(row)) for row in batch.values):
+        return [batch], 0
+    names, rows = rows_of(batch)
+    invalid = sum(not is_utf8(b"".join(row)) for row in rows)
+    if how == "base64" and "message" in names:
+        return _carried(batch, names, rows), invalid
+    if batch.text is not None:
+        text = msgspec.structs.replace(batch.text, data=repaired(batch.text.data))
+        return [msgspec.structs.replace(batch, text=text)], invalid
+    values = [tuple(repaired(value) for value in row) for row in rows]
+    return [msgspec.structs.replace(batch, values=values)], invalid
+
+
+def _carried(batch: Batch, names: tuple[str, ...], rows: list[tuple[bytes, ...]]) -> list[Batch]:
+    """Valid rows as values, the others as records with `message_base64` in place of `message`, in runs."""
+    message = names.index("message")
+    carried = (*names[:message], "message_base64", *names[message + 1 :])
+    batches = []
+    for valid, run in groupby(rows, key=lambda row: is_utf8(row[message])):
+        if valid:
+            values, run_names = [tuple(map(repaired, row)) for row in run], names
+        else:
+            values, run_names = [tuple(map(repaired, _encoded(row, message))) for row in run], carried
+        batches.append(Batch(rows=len(values), constants=batch.constants, names=run_names, values=values))
+    return batches
+
+
+def _encoded(row: tuple[bytes, ...], at: int) -> tuple[bytes, ...]:
+    return (*row[:at], base64.b64encode(row[at]), *row[at + 1 :])

@@ -1,0 +1,81 @@
+"""Taking a Text apart when a stage needs its values one by one.
+
+A Text is many rows in one buffer; most chunks go from file to encoder without ever being split. What is here serves the
+stages that must look into rows: the parsers, the processors and the encoders' general road. Everything is split in
+bulk, by the interpreter's own loops.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from hostagent.model import Batch, Text
+
+# Bytes that hardly occur in a log and so serve to set rows apart whose text has line breaks in it.
+RARE = (
+    b"\x1e",
+    b"\0",
+    b"\x1f",
+    b"\x1d",
+    b"\x1c",
+    b"\x01",
+    b"\x02",
+    b"\x03",
+    b"\x04",
+    b"\x05",
+    b"\x06",
+    b"\x0e",
+    b"\x0f",
+)
+
+
+def absent_byte(*buffers: bytes) -> bytes | None:
+    """A byte that occurs in none of the buffers and can set rows apart; None when all are taken."""
+    return next((byte for byte in RARE if not any(byte in buffer for buffer in buffers)), None)
+
+
+def columns(text: Text) -> dict[str, list[bytes]]:
+    """Each column's values, unescaped, in row order."""
+    split = raw_columns(text)
+    if text.escaped:
+        split = [unescape_all(values) for values in split]
+    return dict(zip(text.names, split, strict=True))
+
+
+def raw_columns(text: Text) -> list[list[bytes]]:
+    """Each column's values as they stand in the buffer."""
+    last = text.seps[-1]
+    if len(text.seps) == 1:
+        return [text.data[: -len(last)].split(last)]
+    common = absent_byte(text.data)
+    if common is None:
+        rows = [_split_row(row, text.seps) for row in text.data[: -len(last)].split(last)]
+        return [list(column) for column in zip(*rows, strict=True)]
+    flat = text.data
+    for sep in text.seps:
+        flat = flat.replace(sep, common)
+    values = flat[: -len(common)].split(common)
+    return [values[index :: len(text.seps)] for index in range(len(text.seps))]
+
+
+def _split_row(row: bytes, seps: tuple[bytes, ...]) -> list[bytes]:
+    values = []
+    for sep in seps[:-1]:
+        value, _, row = row.partition(sep)
+        values.append(value)
+    return [*values, row]
+
+
+def unescape_all(values: list[bytes]) -> list[bytes]:
+    """The insides of JSON strings as the text they stand for; a lone surrogate becomes U+FFFD, as UTF-8 has none."""
+    if not any(b"\\" in value for value in values):
+        return values
+    return [text.encode() for text in orjson.loads(b'["' + b'","'.join(values) + b'"]')]
+
+
+def rows_of(batch: Batch) -> tuple[tuple[str, ...], list[tuple[bytes, ...]]]:
+    """Names and row-major values of a batch that holds text or values."""
+    if batch.values is not None:
+        return batch.names, batch.values
+    assert batch.text is not None, "a batch of materialised records has no table"
+    return batch.text.names, list(zip(*columns(batch.text).values(), strict=True))
