@@ -66,7 +66,9 @@ class Discovery(Protocol):
 
 
 class Content(Protocol):
-    """The bytes of one open file, whatever they are stored as."""
+    """The bytes of one open file, whatever they are stored as. `fd` is its descriptor, owned until `close`."""
+
+    fd: int
 
     def read(self, offset: int, size: int) -> bytes:
         """Bytes [offset, offset+size), fewer at the end of the file."""
@@ -124,15 +126,20 @@ class Processor(Protocol):
 
 
 class Encoder(Protocol):
-    """Turns batches into an output's wire form. The same batch and time always give the same bytes."""
+    """Turns batches into an output's wire form. The same batch and time always give the same bytes.
+
+    Payloads may be laid end to end; `join` makes the body of a request from such a run. `timed` says whether `encode`
+    looks at `observed_ns`: if not, outputs with equal encoders share one payload.
+    """
 
     content_type: str
+    timed: bool
 
     def encode(self, batch: Batch, observed_ns: int) -> Encoded:
         """Encode one batch."""
 
     def join(self, payloads: list[bytes]) -> bytes:
-        """One body from the payloads of many batches."""
+        """One body from payloads, each of one or more batches."""
 
     def split(self, body: bytes) -> list[bytes]:
         """The records of a body, each a payload that `join` takes again."""

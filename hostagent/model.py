@@ -40,10 +40,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TargetChange(msgspec.Struct, frozen=True):
-    """What a discovery publishes. `removed` means: drain what is there, then close; never: close."""
+    """What a discovery publishes. `removed` means: drain what is there, then close; never: close.
 
-    kind: str  # "added" | "changed" | "removed"
-    target: Target
+    `listed`, without a target, says that everything that was there at start has been published: blocks that were in
+    flight at a crash are cut again only then. A discovery whose `run` returns has listed everything.
+    """
+
+    kind: str  # "added" | "changed" | "removed" | "listed"
+    target: Target | None = None
 
 
 class FileId(NamedTuple):

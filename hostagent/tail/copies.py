@@ -1,0 +1,126 @@
+"""Files that may be logrotate's copies: not read until it is clear what they are.
+
+`copytruncate` makes a second file with the same bytes, then empties the first. Reading both would deliver everything
+twice; so a new file whose name is built on a tailed file's name and which begins with the same bytes is only watched.
+Either the tailed file is truncated soon, and its generation goes on in the copy; or it isn't, and these are two files.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from hostagent.clock import Clock
+from hostagent.hookspecs import Notice
+from hostagent.tail.identity import FINGERPRINT_BYTES
+from hostagent.tail.openfiles import Opened
+from hostagent.tail.tailer import Origin, TailedFile
+
+if TYPE_CHECKING:
+    from hostagent.tail.registry import Registry
+
+PATIENCE_S = 10.0
+"""How long after it was last seen growing towards its original a copy may wait for the truncate."""
+
+LOOK_S = 1.0
+
+
+class Suspect(NamedTuple):
+    """A path that may be a copy of `elder`, its size when last looked at, and when it counts as a file of its own."""
+
+    origin: Origin
+    elder: TailedFile
+    size: int
+    until_s: float
+
+
+class Copies:
+    """The suspects, by path."""
+
+    def __init__(self, registry: Registry, clock: Clock) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._suspects: dict[str, Suspect] = {}
+        self._look_at_s: float | None = None
+
+    def suspect(self, origin: Origin, path: str, opened: Opened) -> bool:
+        """Whether a file that just appeared may be a copy in the making; if so, keep an eye on its path."""
+        elder = self._elder(path)
+        if elder is None or not _same_head(elder, opened):
+            return False
+        if elder.origin is not origin or elder.ended:
+            return False
+        now_s = self._clock.monotonic_s()
+        self._suspects[path] = Suspect(origin, elder, opened.status.size, now_s + PATIENCE_S)
+        if self._look_at_s is None:
+            self._look_at_s = now_s + LOOK_S
+        return True
+
+    def watches(self, path: str) -> bool:
+        """Whether the path is under suspicion."""
+        return path in self._suspects
+
+    def gone(self, path: str) -> None:
+        """The path is gone or has been taken over by the generation it was copied from."""
+        self._suspects.pop(path, None)
+
+    def look(self, path: str) -> TailedFile | None:
+        """Look at a suspect again; the file it turned out to be, if it is one of its own."""
+        suspect = self._suspects.get(path)
+        if suspect is None:
+            return None
+        opened = self._registry.open(suspect.origin, path)
+        if opened is None:
+            self.gone(path)
+            return None
+        now_s = self._clock.monotonic_s()
+        size = opened.status.size
+        if _same_head(suspect.elder, opened) and not suspect.elder.closed:
+            if suspect.size < size < suspect.elder.head:
+                self._suspects[path] = suspect._replace(size=size, until_s=now_s + PATIENCE_S)
+            if now_s < self._suspects[path].until_s:
+                opened.content.close()
+                return None
+        self.gone(path)
+        return self._registry.begin(suspect.origin, path, opened)
+
+    def due_s(self, now_s: float) -> float:
+        """Seconds until a suspect should be looked at."""
+        return float("inf") if self._look_at_s is None else self._look_at_s - now_s
+
+    def tend(self, now_s: float) -> list[TailedFile]:
+        """Look at all suspects when it is time; those that are files of their own."""
+        if self._look_at_s is None or now_s < self._look_at_s:
+            return []
+        fresh = [tailed for path in list(self._suspects) if (tailed := self.look(path)) is not None]
+        self._look_at_s = now_s + LOOK_S if self._suspects else None
+        return fresh
+
+    def notices(self) -> list[Notice]:
+        """The suspects, for status."""
+        return [
+            Notice(path, f"looks like a copy of {suspect.elder.path} and is watched before it is read")
+            for path, suspect in self._suspects.items()
+        ]
+
+    def _elder(self, path: str) -> TailedFile | None:
+        """The tailed file in the same directory whose name this one's is built on: `app.log` of `app.log.1`.
+
+        Also `app.log` of `app-20250101.log`: the stem in front, the extension kept.
+        """
+        directory, name = os.path.split(path)
+        extension = os.path.splitext(name)[1]
+        for length in range(len(name) - 1, 0, -1):
+            for candidate in (name[:length], name[:length] + extension):
+                elder = self._registry.by_path.get(os.path.join(directory, candidate))
+                if elder is not None and candidate != name:
+                    return elder
+        return None
+
+
+def _same_head(elder: TailedFile, opened: Opened) -> bool:
+    """Whether the file begins as the elder does, as far as it goes. A file that is still empty may become anything."""
+    if elder.content is None:
+        return False
+    head = opened.content.read(0, FINGERPRINT_BYTES)
+    return head == elder.content.read(0, len(head)) if head else elder.head > 0

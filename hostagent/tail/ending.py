@@ -1,0 +1,207 @@
+"""How a file ends: drained after it lost its place, rewritten in place, or continued elsewhere.
+
+A rotated or deleted file is read for as long as somebody writes to it, then its unfinished last record is delivered
+and its descriptor given back; its row is closed when everything is acked. A file whose content was replaced goes on as
+its next generation, and what was unread is looked for in a copy or written into the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from hostagent.clock import Clock
+from hostagent.errors import StateError
+from hostagent.model import Loss, Range
+from hostagent.state.ledger import LossReason
+from hostagent.state.rows import FileRow
+from hostagent.tail.feed import Feed
+from hostagent.tail.identity import has_writer, identify
+from hostagent.tail.known import furthest
+from hostagent.tail.registry import Registry
+from hostagent.tail.tailer import PLAIN, Cursor, Fetched, TailedFile
+
+TEND_S = 0.25
+"""How often files without a place are looked at: nothing tells when their last writer lets go."""
+
+
+class End(NamedTuple):
+    """One side of a rotation: a file, where its cursor stands, and the bytes there."""
+
+    tailed: TailedFile
+    cursor: Cursor
+    fetched: Fetched
+
+
+class Ending:
+    """Looks after files that have lost their place."""
+
+    def __init__(self, registry: Registry, feed: Feed, clock: Clock, turn: Callable[[TailedFile, bool], bool]) -> None:
+        self._registry = registry
+        self._feed = feed
+        self._clock = clock
+        self._turn = turn
+        self._tend_at_s = 0.0
+        self._drained: dict[TailedFile, None] = {}
+        self._losses: list[Loss] = []
+
+    def due_s(self, now_s: float) -> float:
+        """Seconds until `tend` has something to do."""
+        if self._registry.ended or self._losses:
+            return self._tend_at_s - now_s
+        return float("inf")
+
+    def tend(self, now_s: float) -> None:
+        """Drain files without a place a bit further; retire those that are done."""
+        if now_s < self._tend_at_s:
+            return
+        self._tend_at_s = now_s + TEND_S
+        self._save_losses()
+        for tailed in list(self._registry.ended):
+            if tailed in self._drained:
+                if tailed.all_acked():
+                    self._retire(tailed)
+            elif not self._turn(tailed, False) and not tailed.queued and not tailed.unread:
+                self._drain(tailed, now_s)
+
+    def _drain(self, tailed: TailedFile, now_s: float) -> None:
+        """The file has been read to its end: if nobody will write to it any more, deliver its last record and close."""
+        if tailed.closed or tailed.content is None or not self._is_over(tailed, now_s):
+            return
+        successor = next((new for new in self._registry.all_files() if new.predecessor is tailed), None)
+        patience_s = tailed.origin.policy.close_grace_s - (now_s - (tailed.ended_at_s or 0.0))
+        if successor is not None and successor.row and not self._join(tailed, successor) and patience_s > 0:
+            return
+        if self._turn(tailed, True) or tailed.queued or tailed.unread:
+            return
+        lanes = [lane for lane in tailed.origin.lanes if not tailed.all_acked()]
+        if identify(tailed.content.fd).nlink == 0:
+            for lane in lanes:
+                # Nobody could read these bytes again after a crash: they don't wait for the backend.
+                lane.spool_now((tailed.row,))
+        self._drained[tailed] = None
+        self._registry.files.release(tailed)
+
+    def _is_over(self, tailed: TailedFile, now_s: float) -> bool:
+        assert tailed.content is not None
+        writer = has_writer(tailed.content.fd)
+        if writer is None:
+            quiet_s = now_s - max(tailed.grew_at_s, tailed.ended_at_s or 0.0)
+            return quiet_s >= tailed.origin.policy.close_grace_s
+        return not writer
+
+    def _retire(self, tailed: TailedFile) -> None:
+        try:
+            self._registry.retire(tailed)
+        except StateError:
+            return
+        self._drained.pop(tailed, None)
+
+    # -- a record that runs on in the next file ------------------------------------------------------------------
+
+    def holds_back(self, tailed: TailedFile) -> bool:
+        """Whether a new file must wait, because a record may run into it from the file whose place it took."""
+        before = tailed.predecessor
+        if before is None:
+            return False
+        if not (before.closed or before in self._drained or tailed.head > 0):
+            return True
+        tailed.predecessor = None
+        return False
+
+    def _join(self, old: TailedFile, new: TailedFile) -> bool:
+        """Deliver the end of a drained file together with the beginning of its successor; whether nothing is left."""
+        size = self._feed.chunk_bytes + old.origin.chain.max_record_bytes
+        for cursor in list(old.cursors):
+            rest = old.fetch(cursor, size)
+            if not rest.data:
+                continue
+            start = next((other for other in new.cursors if other.offset == 0), None)
+            if start is None or not set(cursor.lanes) <= set(start.lanes):
+                return True
+            if not all(lane.room() for lane in cursor.lanes):
+                return False
+            if set(cursor.lanes) != set(start.lanes):
+                start = new.split(start, cursor.lanes)
+            head = new.fetch(start, size)
+            if not head.data or not self._deliver_joined(End(old, cursor, rest), End(new, start, head)):
+                return False
+        return True
+
+    def _deliver_joined(self, end: End, beginning: End) -> bool:
+        """One part over both files, if the record that was open at the end of the old one ends in the new one."""
+        old, cursor, rest = end
+        new, start, head = beginning
+        processed = old.origin.chain.process(rest.data + head.data, new.record_constants(), final=False)
+        taken = processed.consumed - len(rest.data)
+        if taken < 0:
+            return False
+        old_start = cursor.offset
+        old.advance(cursor, rest, len(rest.data))
+        new.advance(start, head, taken)
+        ranges = (
+            Range(old.row, old_start, cursor.offset, cursor.anchor),
+            Range(new.row, 0, start.offset, start.anchor),
+        )
+        self._feed.deliver(new, cursor.lanes, ranges, processed)
+        return True
+
+    # -- rewritten in place --------------------------------------------------------------------------------------
+
+    def rewritten(self, tailed: TailedFile) -> list[TailedFile]:
+        """The content before the position is gone: begin the next generation, and look for the old one elsewhere."""
+        if tailed.ended or tailed.storage != PLAIN:
+            self._give_up(tailed, LossReason.CHANGED)
+            return []
+        fresh = self._registry.succeed(tailed)
+        found = self._registry.find_rest(tailed)
+        if found is None:
+            self._give_up(tailed, LossReason.TRUNCATED)
+            return [fresh]
+        self._registry.lose(tailed)
+        # What was written between the copy and the truncate is in neither file.
+        self._note_loss(tailed, LossReason.COPYTRUNCATE, found)
+        return [fresh, tailed]
+
+    def _give_up(self, tailed: TailedFile, reason: LossReason) -> None:
+        """Nothing more can be read of this generation: ledger it, and close its row when what was read is acked."""
+        for cursor in tailed.cursors:
+            for lane in cursor.lanes:
+                self._note_loss(tailed, reason, cursor.offset, lane.name if len(tailed.cursors) > 1 else "")
+                if len(tailed.cursors) == 1:
+                    break
+        self._registry.lose(tailed)
+        self._drained[tailed] = None
+        self._registry.files.release(tailed)
+
+    def _note_loss(self, tailed: TailedFile, reason: LossReason, start: int, output: str = "") -> None:
+        self._losses.append(
+            Loss(
+                source=tailed.origin.target.source,
+                path=tailed.path,
+                file=tailed.row,
+                start=start,
+                end=None,
+                reason=reason,
+                at_ns=self._clock.wall_ns(),
+                output=output,
+            )
+        )
+        self._save_losses()
+
+    def _save_losses(self) -> None:
+        if self._losses:
+            try:
+                self._registry.checkpoint.add_losses(self._losses)
+            except StateError:
+                return
+            self._losses.clear()
+
+    def note_vanished(self, rows: Iterable[FileRow]) -> None:
+        """Files that were known and can't be found again: what of them was unread is lost, nobody knows how much."""
+        at_ns = self._clock.wall_ns()
+        for row in rows:
+            position = furthest(row.positions)
+            start = position.offset if position is not None else 0
+            self._losses.append(Loss(row.source, row.path, row.id, start, None, LossReason.DELETED, at_ns))
+        self._save_losses()

@@ -1,0 +1,105 @@
+"""Descriptors: opened at once when a file appears, held while something is unread, closed least recently used first.
+
+Owns the bound on open files. It opens beneath the target's root only, and believes a path again only if the same file
+is still behind it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from hostagent.hookspecs import Content, Tailer
+from hostagent.tail.beneath import beneath, open_beneath
+from hostagent.tail.contents import FileContent
+from hostagent.tail.identity import OpenFile, identify, same_file
+from hostagent.tail.tailer import PLAIN, Origin, TailedFile
+
+
+class Opened(NamedTuple):
+    """A file behind a path right now: its content and what the kernel says of it."""
+
+    content: Content
+    status: OpenFile
+
+
+class OpenFiles:
+    """The descriptors of all tailed files. `most` is the bound; the excess waits for a file that can be closed."""
+
+    def __init__(self, tailers: Mapping[str, Tailer], most: int | None) -> None:
+        self.tailers = tailers
+        self._most = most if most is not None else resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4
+        self._open: OrderedDict[TailedFile, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many files are open."""
+        return len(self._open)
+
+    def open_path(self, origin: Origin, path: str, storage: str = PLAIN) -> Opened:
+        """Open what is behind a path of the target now. Raises OSError, or what `open_beneath` says of the file."""
+        fd = open_beneath(origin.target.root, beneath(origin.target.root, path))
+        try:
+            return Opened(self._wrap(fd, storage), identify(fd))
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def storage_of(self, name: str, content: Content) -> str:
+        """How a file's bytes are stored, by its name and its first bytes: the name of the tailer that reads it."""
+        head = content.read(0, 16)
+        for storage, tailer in self.tailers.items():
+            if storage != PLAIN and tailer.recognises(name, head):
+                return storage
+        return PLAIN
+
+    def take(self, tailed: TailedFile, content: Content) -> None:
+        """Keep a content for a file, closing the least recently used idle one when there are too many."""
+        tailed.content = content
+        self._open[tailed] = None
+        if len(self._open) > self._most:
+            self._close_one()
+
+    def ensure(self, tailed: TailedFile) -> bool:
+        """Have the file open; False when its path leads to another file or to none. Raises OSError."""
+        if tailed.content is not None:
+            self._open.move_to_end(tailed)
+            return True
+        try:
+            opened = self.open_path(tailed.origin, tailed.path, tailed.storage)
+        except FileNotFoundError:
+            return False
+        if not same_file(opened.status.id, tailed.identity):
+            opened.content.close()
+            return False
+        self.take(tailed, opened.content)
+        return True
+
+    def give(self, tailed: TailedFile, successor: TailedFile) -> None:
+        """Hand a file's descriptor to the generation that follows it in the same file."""
+        content = tailed.content
+        assert content is not None
+        self._open.pop(tailed, None)
+        tailed.content = None
+        self.take(successor, content)
+
+    def release(self, tailed: TailedFile) -> None:
+        """Close the file's descriptor."""
+        self._open.pop(tailed, None)
+        tailed.close()
+
+    def _wrap(self, fd: int, storage: str) -> Content:
+        return FileContent(fd) if storage == PLAIN else self.tailers[storage].open(fd)
+
+    def _close_one(self) -> None:
+        """Close the file that was read longest ago among those with nothing unread.
+
+        If every file has something unread (at a first start, say), one that has a path to be opened by again.
+        """
+        placed = (tailed for tailed in self._open if not tailed.ended)
+        idle = next((tailed for tailed in self._open if not (tailed.unread or tailed.queued or tailed.ended)), None)
+        oldest = idle or next(placed, None)
+        if oldest is not None:
+            self.release(oldest)

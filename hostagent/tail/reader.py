@@ -1,0 +1,279 @@
+"""The reader: one thread that takes bytes from files to blocks.
+
+It waits for the watcher, lets the registry say which files changed, and reads those, a chunk a turn, round and round,
+so that a flood in one file delays no other. A lane without room stops only the cursors that need it. The reader's
+thread owns every TailedFile; other threads reach it through `post`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from hostagent.clock import Clock
+from hostagent.model import Block
+from hostagent.tail.ending import Ending
+from hostagent.tail.feed import Feed, Step
+from hostagent.tail.known import KnownRows
+from hostagent.tail.ports import Lane
+from hostagent.tail.registry import Place, Registry
+from hostagent.tail.resume import open_target
+from hostagent.tail.tailer import Cursor, RewrittenError, TailedFile
+from hostagent.tail.watcher import Watcher
+
+PACE_S = 0.025
+"""Pause after files that are being written right now were read to their end: writes pile up into one read instead of
+waking us one by one. It bounds the wake-ups of a busy host to 40 a second."""
+
+ROUND_S = 0.05
+"""A round of reading ends after this long even if more is there: new files must be opened soon."""
+
+IDLE_S = 1.0
+"""The longest the reader sleeps: its heartbeat is what the watchdog and /healthz look at."""
+
+
+class Reader:
+    """Reads what the registry calls ready. Construct, then `run` in a thread of its own."""
+
+    def __init__(self, registry: Registry, watcher: Watcher, feed: Feed, lanes: Sequence[Lane], clock: Clock) -> None:
+        self._registry = registry
+        self._watcher = watcher
+        self._feed = feed
+        self._lanes = tuple(lanes)
+        self._clock = clock
+        self._ready: deque[TailedFile] = deque()
+        self._waiting: dict[str, dict[TailedFile, None]] = {lane.name: {} for lane in lanes}
+        self._pending: dict[TailedFile, tuple[int, float]] = {}
+        self._posted: deque[Callable[[], None]] = deque()
+        self._urgent = threading.Event()
+        self._acked: deque[Block] = deque()
+        self._ending = Ending(registry, feed, clock, lambda tailed, final: self._turn(tailed, final=final))
+        self.heartbeat_s = clock.monotonic_s()
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Have `action` run in the reader's thread, soon. From any thread."""
+        self._posted.append(action)
+        self.wake()
+
+    def wake(self) -> None:
+        """End the reader's wait: something changed outside the watcher. From any thread."""
+        self._urgent.set()
+        self._watcher.wake()
+
+    def note_acked(self, block: Block) -> None:
+        """Positions of a block have moved; seen with the next turn. From any thread."""
+        self._acked.append(block)
+
+    def open_target(self, place: Place, known: KnownRows) -> None:
+        """Take up a target that a discovery has published. In the reader's thread: see `post`."""
+        for tailed in open_target(self._registry, self._ending, known, place):
+            self._make_ready(tailed)
+
+    def run(self, stop: threading.Event) -> None:
+        """Read until `stop` is set (call `wake` after setting it), then cut what is open."""
+        while not stop.is_set():
+            self.step()
+        self._flush()
+
+    def run_once(self, stop: threading.Event) -> None:
+        """Read everything that is there now to its end, unfinished last lines too, and wait until it is delivered."""
+        goals = {tailed: tailed.size() for tailed in self._registry.all_files()}
+        while goals and not stop.is_set():
+            self._look()
+            busy = False
+            if self._registry.register_new():
+                for tailed in list(goals):
+                    if self._turn(tailed, final=True):
+                        busy = True
+                    elif self._is_done(tailed, goals[tailed]):
+                        del goals[tailed]
+            if not busy:
+                self._clock.wait(self._urgent, PACE_S)
+        self._flush()
+        while not stop.is_set() and not all(lane.idle() for lane in self._lanes):
+            self._look()
+            self._clock.wait(self._urgent, PACE_S)
+
+    def _is_done(self, tailed: TailedFile, goal: int | None) -> bool:
+        """Whether a file's turn brought nothing because there is nothing more, not because some lane had no room."""
+        if tailed.closed or tailed.content is None:
+            return True
+        waiting = any(tailed in waiting for waiting in self._waiting.values())
+        for waiters in self._waiting.values():
+            waiters.pop(tailed, None)
+        return not waiting or (goal is not None and tailed.tail >= goal)
+
+    def step(self) -> None:
+        """One turn of the loop: wait, look, read a round, do what is due."""
+        events = self._watcher.read(self._timeout_s())
+        self._look()
+        for tailed in self._registry.apply(events):
+            self._make_ready(tailed)
+        busy = self._round()
+        self._due()
+        if busy and not self._ready:
+            self._clock.wait(self._urgent, PACE_S)
+
+    def _look(self) -> None:
+        """Show that the thread is alive, and take what other threads have left for it."""
+        self.heartbeat_s = self._clock.monotonic_s()
+        self._urgent.clear()
+        while self._posted:
+            self._posted.popleft()()
+        while self._acked:
+            self._note_acked(self._acked.popleft())
+
+    def _note_acked(self, block: Block) -> None:
+        for part in block.parts:
+            for span in part.ranges:
+                tailed = self._registry.by_row.get(span.file)
+                if tailed is None:
+                    continue
+                tailed.note_ack(block.output, span.end)
+                if tailed.origin.policy.drop_page_cache and tailed.content is not None:
+                    os.posix_fadvise(tailed.content.fd, 0, tailed.acked_by_all(), os.POSIX_FADV_DONTNEED)
+
+    # -- one round -----------------------------------------------------------------------------------------------
+
+    def _make_ready(self, tailed: TailedFile) -> None:
+        if not tailed.queued and not tailed.closed:
+            tailed.queued = True
+            self._ready.append(tailed)
+
+    def _admit(self) -> None:
+        """Wake one waiting file per lane that has room; its turn may use the room up again."""
+        for lane in self._lanes:
+            waiting = self._waiting[lane.name]
+            if waiting and lane.room():
+                tailed = next(iter(waiting))
+                del waiting[tailed]
+                self._make_ready(tailed)
+
+    def _round(self) -> bool:
+        """Give every ready file a turn, again and again, for at most ROUND_S; whether any bytes were consumed."""
+        self._admit()
+        if not self._ready or not self._registry.register_new():
+            return False
+        until_s = self._clock.monotonic_s() + ROUND_S
+        busy = False
+        while self._ready and self._clock.monotonic_s() < until_s:
+            tailed = self._ready.popleft()
+            tailed.queued = False
+            busy = self._turn(tailed) or busy
+            self._admit()
+        return busy
+
+    def _turn(self, tailed: TailedFile, *, final: bool = False) -> bool:
+        """Read one chunk for each of the file's cursors; queue the file again if there is more."""
+        if tailed.closed or not tailed.row or self._ending.holds_back(tailed):
+            return False
+        if not self._registry.ensure_open(tailed):
+            return False
+        busy = more = left = False
+        try:
+            for cursor in list(tailed.cursors):
+                able = self._able(tailed, cursor)
+                left = left or able is not cursor
+                if able is None:
+                    continue
+                step = self._feed.step(tailed, able, final=final)
+                self._note_rest(tailed, able, step)
+                busy = busy or step.consumed > 0
+                more = more or step.more
+                left = left or bool(step.rest)
+        except RewrittenError:
+            for fresh in self._ending.rewritten(tailed):
+                self._make_ready(fresh)
+            return True
+        except OSError as error:
+            self._registry.unreadable(tailed, error)
+            return busy
+        tailed.unread = more or left
+        if busy:
+            tailed.merge()
+            tailed.grew_at_s = self.heartbeat_s
+            self._registry.note_growth(tailed)
+        if more:
+            self._make_ready(tailed)
+        return busy
+
+    def _able(self, tailed: TailedFile, cursor: Cursor) -> Cursor | None:
+        """The part of the cursor whose lanes have room; the file waits for the others."""
+        able = tuple(lane for lane in cursor.lanes if lane.room())
+        if len(able) == len(cursor.lanes):
+            return cursor
+        for lane in cursor.lanes:
+            if lane not in able:
+                self._waiting[lane.name][tailed] = None
+        return tailed.split(cursor, able) if able else None
+
+    def _note_rest(self, tailed: TailedFile, cursor: Cursor, step: Step) -> None:
+        """Start, restart or end the time-out of a record that has not ended yet."""
+        if not step.rest:
+            self._pending.pop(tailed, None)
+            return
+        size = cursor.offset + len(step.rest)
+        known = self._pending.get(tailed)
+        if known is None or known[0] != size:
+            wait_s = self._patience_s(tailed, step.rest)
+            if wait_s is not None:
+                self._pending[tailed] = (size, self.heartbeat_s + wait_s)
+
+    def _patience_s(self, tailed: TailedFile, rest: bytes) -> float | None:
+        """How long these unconsumed bytes may wait for more: lines as the chain says, part of one as the source."""
+        chain = tailed.origin.chain
+        if chain.flush_after_s is not None and chain.whole_lines(rest):
+            return chain.flush_after_s
+        return tailed.origin.policy.flush_partial_after_s
+
+    # -- what is due ---------------------------------------------------------------------------------------------
+
+    def _timeout_s(self) -> float:
+        if self._posted or (self._ready and not self._registry.stalled):
+            return 0.0
+        now_s = self._clock.monotonic_s()
+        wait_s = IDLE_S
+        for lane in self._lanes:
+            due_s = lane.flush_due(now_s)
+            if due_s is not None:
+                wait_s = min(wait_s, due_s)
+        if self._pending:
+            wait_s = min(wait_s, min(due for _, due in self._pending.values()) - now_s)
+        return max(0.0, min(wait_s, self._ending.due_s(now_s), self._registry.due_s(now_s)))
+
+    def _due(self) -> None:
+        now_s = self._clock.monotonic_s()
+        for lane in self._lanes:
+            lane.flush_due(now_s)
+        for tailed in [tailed for tailed, (_, due_s) in self._pending.items() if due_s <= now_s]:
+            del self._pending[tailed]
+            self._flush_rest(tailed)
+        self._ending.tend(now_s)
+        for tailed in self._registry.tend(now_s):
+            self._make_ready(tailed)
+
+    def _flush_rest(self, tailed: TailedFile) -> None:
+        """The time of an unfinished record is up: deliver its whole lines, and its last part if the source says so."""
+        if tailed.closed or not self._registry.ensure_open(tailed):
+            return
+        chain, policy = tailed.origin.chain, tailed.origin.policy
+        for cursor in list(tailed.cursors):
+            able = self._able(tailed, cursor)
+            if able is None:
+                continue
+            try:
+                fetched = tailed.fetch(able, self._feed.chunk_bytes + chain.max_record_bytes)
+                if policy.flush_partial_after_s is None:
+                    fetched = fetched._replace(data=fetched.data[: chain.whole_lines(fetched.data)])
+                self._feed.consume(tailed, able, fetched, final=True)
+            except (RewrittenError, OSError):
+                self._make_ready(tailed)
+                return
+        tailed.merge()
+        self._make_ready(tailed)
+
+    def _flush(self) -> None:
+        for lane in self._lanes:
+            lane.flush()

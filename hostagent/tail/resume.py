@@ -1,0 +1,191 @@
+"""Where reading goes on: a target's files put where the checkpoint has them, and blocks in flight cut again.
+
+Runs in the reader's thread when a target is first seen, and once for the blocks that were in flight when the agent last
+stopped. A block is cut again only if every one of its ranges is still there, byte for byte; then it has its old id.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from hostagent.errors import StateError
+from hostagent.model import Block, Part, Range
+from hostagent.state.checkpoint import Checkpoint
+from hostagent.state.rows import FileRow, InflightBlock, InflightPart, Position
+from hostagent.tail.beneath import OpenError, beneath
+from hostagent.tail.ending import Ending
+from hostagent.tail.feed import recut
+from hostagent.tail.identity import ANCHOR_BYTES, anchor_of, identify
+from hostagent.tail.known import KnownRows, arrange, furthest
+from hostagent.tail.ports import Lane
+from hostagent.tail.registry import Place, Registry
+from hostagent.tail.tailer import Cursor, TailedFile
+
+log = logging.getLogger(__name__)
+
+LINE_START_BYTES = 64 * 1024
+"""How far back from a file's end `start_at: end` looks for the beginning of the last line."""
+
+
+class _GoneError(Exception):
+    """A range of a block in flight is not what it was; its text says why."""
+
+
+def open_target(registry: Registry, ending: Ending, known: KnownRows, place: Place) -> list[TailedFile]:
+    """Take up a target: files that were known go on at their positions, others begin. Returns what may be read."""
+    origin = place.origin
+    found = registry.add_place(place)
+    rows = known.claim(origin.target.id)
+    arrangement = arrange(
+        rows, found, root=origin.target.root, tailers=registry.files.tailers, owned=registry.identities()
+    )
+    files = []
+    for path, row in arrangement.same.items():
+        tailed = _from_row(row, place)
+        tailed.path = path
+        registry.adopt(tailed, found.pop(path))
+        files.append(tailed)
+    for row, continuation in arrangement.moved:
+        tailed = _from_row(row, place)
+        registry.relocate(tailed, continuation)
+        displaced = found.pop(tailed.path, None)
+        if displaced is not None:
+            displaced.content.close()
+        if not place.selection.matches(beneath(origin.target.root, tailed.path)):
+            registry.lose(tailed)
+        files.append(tailed)
+    for path, opened in found.items():
+        tailed = registry.begin(origin, path, opened)
+        tailed.generation = arrangement.generation.get(path, 0)
+        if origin.policy.start_at == "end" and not rows:
+            _start_at_end(tailed)
+        files.append(tailed)
+    if arrangement.lost:
+        _close_lost(registry, ending, arrangement.lost)
+    return files
+
+
+def _from_row(row: FileRow, place: Place) -> TailedFile:
+    """The file a row describes, with every output where it stood."""
+    tailed = TailedFile(row.path, row.identity, place.origin, seen_ns=row.seen_ns)
+    tailed.row = row.id
+    tailed.generation = row.generation
+    tailed.fingerprint = row.fingerprint
+    tags = dict(row.tags)
+    tailed.recorded_path = str(tags.pop("path", tailed.recorded_path))
+    if tags != tailed.tags:
+        tailed.tags = tags
+    positions = dict(row.positions)
+    last = furthest(positions)
+    if last is not None and place.origin.policy.start_at == "end":
+        # An output that is new in the configuration wants what is written from now on, as the source says.
+        for lane in place.origin.lanes:
+            positions.setdefault(lane.name, last)
+    tailed.place(positions)
+    return tailed
+
+
+def _start_at_end(tailed: TailedFile) -> None:
+    """Put every output at the beginning of the file's last line, so that no half line is delivered."""
+    assert tailed.content is not None
+    size = identify(tailed.content.fd).size
+    start = max(0, size - LINE_START_BYTES)
+    data = tailed.content.read(start, size - start)
+    offset = start + data.rfind(b"\n") + 1 if b"\n" in data else size
+    before = tailed.content.read(max(0, offset - ANCHOR_BYTES), min(offset, ANCHOR_BYTES))
+    position = Position(offset, anchor_of(before))
+    tailed.place({lane.name: position for lane in tailed.origin.lanes})
+
+
+def _close_lost(registry: Registry, ending: Ending, rows: list[FileRow]) -> None:
+    """Ledger what can't be found again, and close its rows."""
+    ending.note_vanished(rows)
+    try:
+        registry.mark_gone(rows)
+    except StateError as error:
+        log.warning("rows of vanished files can't be closed now, the next start does it: %s", error)
+
+
+def resume_inflight(registry: Registry, checkpoint: Checkpoint, lanes: tuple[Lane, ...]) -> None:
+    """Cut the blocks that were in flight again and queue them, before anything new is read."""
+    for lane in lanes:
+        dropped = []
+        for inflight in checkpoint.inflight(lane.name):
+            try:
+                block = _cut_again(registry, lane, inflight)
+            except _GoneError as error:
+                dropped.append(inflight.id)
+                log.warning(
+                    "output %s: block %s was in flight and can't be cut again (%s); what is left of it is sent anew",
+                    lane.name,
+                    inflight.id,
+                    error,
+                )
+                continue
+            for part in block.parts:
+                for span in part.ranges:
+                    _move(registry.by_row[span.file], lane, span)
+            lane.offer_resumed(block)
+        if dropped:
+            checkpoint.drop_inflight(dropped)
+
+
+def _cut_again(registry: Registry, lane: Lane, inflight: InflightBlock) -> Block:
+    reached: dict[int, int] = {}
+    parts = tuple(_part_again(registry, lane, part, inflight.observed_ns, reached) for part in inflight.parts)
+    return Block(id=inflight.id, output=inflight.output, observed_ns=inflight.observed_ns, parts=parts)
+
+
+def _part_again(registry: Registry, lane: Lane, part: InflightPart, observed_ns: int, reached: dict[int, int]) -> Part:
+    pieces = []
+    tailed: TailedFile | None = None
+    for span in part.ranges:
+        tailed = registry.by_row.get(span.file)
+        if tailed is None:
+            raise _GoneError(f"file {span.file} is gone")
+        if tailed.origin.chain.digest != part.chain:
+            raise _GoneError(f"the configuration of source {part.source} has changed")
+        cursor = _cursor_of(tailed, lane)
+        if cursor is None or reached.get(span.file, cursor.offset) != span.start:
+            raise _GoneError(f"{tailed.path} does not stand where the block began")
+        pieces.append(_bytes_again(registry, tailed, span))
+        reached[span.file] = span.end
+    if tailed is None:
+        raise _GoneError("it has no ranges")
+    data = b"".join(pieces)
+    payload, records = recut(tailed.origin.chain, lane, tailed.record_constants(), data, observed_ns)
+    return Part(
+        ranges=part.ranges,
+        chain=part.chain,
+        source=part.source,
+        payload=payload,
+        records=records,
+        raw_bytes=len(data),
+    )
+
+
+def _bytes_again(registry: Registry, tailed: TailedFile, span: Range) -> bytes:
+    try:
+        if not registry.files.ensure(tailed):
+            raise _GoneError(f"{tailed.path} leads to another file")
+        assert tailed.content is not None
+        lead = min(span.start, ANCHOR_BYTES)
+        data = tailed.content.read(span.start - lead, span.end - span.start + lead)
+    except (OSError, OpenError) as error:
+        raise _GoneError(f"{tailed.path} can't be read: {error}") from error
+    if len(data) != span.end - span.start + lead or anchor_of(data[-ANCHOR_BYTES:]) != span.anchor:
+        raise _GoneError(f"{tailed.path} has other content")
+    return data[lead:]
+
+
+def _cursor_of(tailed: TailedFile, lane: Lane) -> Cursor | None:
+    return next((cursor for cursor in tailed.cursors if lane in cursor.lanes), None)
+
+
+def _move(tailed: TailedFile, lane: Lane, span: Range) -> None:
+    cursor = _cursor_of(tailed, lane)
+    assert cursor is not None
+    if len(cursor.lanes) > 1:
+        cursor = tailed.split(cursor, (lane,))
+    cursor.offset, cursor.anchor = span.end, span.anchor
+    tailed.merge()

@@ -1,0 +1,237 @@
+"""One file being read: its identity, where each output stands in it, and the bytes that come next.
+
+A TailedFile follows one file generation from the first byte to the last. It reads, checks its anchor at every read and
+moves cursors; when to read, what the bytes mean and what follows a rotation are decided around it (`reader`,
+`registry`, `ending`). Offsets count decoded bytes, so a generation that went on inside a `.gz` keeps its positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from hostagent.hookspecs import Content
+from hostagent.model import FileId, Fingerprint, Scalar, Target
+from hostagent.state.rows import FileRow, Position
+from hostagent.tail.identity import ANCHOR_BYTES, NO_FINGERPRINT, anchor_of, identify
+from hostagent.tail.ports import Chain, Lane
+
+NO_ANCHOR = anchor_of(b"")
+PLAIN = "file"
+
+
+class RewrittenError(Exception):
+    """The bytes before the position are not the ones that were read: truncated, or truncated and grown again."""
+
+
+class Policy(NamedTuple):
+    """What a source says about reading its files, beside the chain."""
+
+    start_at: str
+    flush_partial_after_s: float | None
+    close_grace_s: float
+    drop_page_cache: bool
+
+
+class Origin:
+    """A target with everything that was built for it once: chain, lanes, its records' constants. Its files share it."""
+
+    __slots__ = ("chain", "constants", "lanes", "policy", "target")
+
+    def __init__(
+        self, target: Target, chain: Chain, lanes: tuple[Lane, ...], constants: Mapping[str, Scalar], policy: Policy
+    ) -> None:
+        self.target = target
+        self.chain = chain
+        self.lanes = lanes
+        self.constants = constants
+        self.policy = policy
+
+
+class Cursor:
+    """One offset and the lanes that stand there; they are read for together until one of them has no room."""
+
+    __slots__ = ("anchor", "lanes", "offset")
+
+    def __init__(self, offset: int, anchor: bytes, lanes: tuple[Lane, ...]) -> None:
+        self.offset = offset
+        self.anchor = anchor
+        self.lanes = lanes
+
+
+class Fetched(NamedTuple):
+    """Bytes at a position: `data` begins at the cursor's offset, `before` is what its anchor covers."""
+
+    before: bytes
+    data: bytes
+
+
+class TailedFile:
+    """One generation of one file. `path` is where it is on this host now, `recorded_path` what its records say."""
+
+    __slots__ = (
+        "acked",
+        "closed",
+        "constants",
+        "content",
+        "cursors",
+        "ended_at_s",
+        "fingerprint",
+        "generation",
+        "grew_at_s",
+        "identity",
+        "origin",
+        "path",
+        "paths",
+        "predecessor",
+        "queued",
+        "recorded_path",
+        "row",
+        "seen_ns",
+        "storage",
+        "tags",
+        "unread",
+    )
+
+    def __init__(self, path: str, identity: FileId, origin: Origin, *, seen_ns: int) -> None:
+        self.row = 0
+        self.path = path
+        self.paths: tuple[str, ...] = ()
+        self.recorded_path = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        self.identity = identity
+        self.generation = 0
+        self.fingerprint: Fingerprint = NO_FINGERPRINT
+        self.storage = PLAIN
+        self.origin = origin
+        self.tags = origin.target.tags
+        self.constants: Mapping[str, Scalar] | None = None
+        self.content: Content | None = None
+        self.cursors = [Cursor(0, NO_ANCHOR, origin.lanes)]
+        self.acked: dict[str, int] | None = None
+        self.seen_ns = seen_ns
+        self.queued = False
+        self.unread = True
+        self.closed = False
+        self.grew_at_s = 0.0
+        self.ended_at_s: float | None = None
+        self.predecessor: TailedFile | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the file has lost its place (rotated away, deleted, target removed) and is only drained."""
+        return self.ended_at_s is not None
+
+    @property
+    def head(self) -> int:
+        """The furthest offset any lane has read to."""
+        return max(cursor.offset for cursor in self.cursors)
+
+    @property
+    def tail(self) -> int:
+        """The offset of the lane that is furthest behind."""
+        return min(cursor.offset for cursor in self.cursors)
+
+    def leader(self) -> Cursor:
+        """The cursor that is furthest ahead."""
+        return max(self.cursors, key=lambda cursor: cursor.offset)
+
+    def fetch(self, cursor: Cursor, size: int) -> Fetched:
+        """Read up to `size` bytes at the cursor, believing its offset only if the bytes before it are still there.
+
+        The anchor's bytes come in the same read, so checking costs no system call. Raises RewrittenError, OSError.
+        """
+        assert self.content is not None
+        lead = min(cursor.offset, ANCHOR_BYTES)
+        data = self.content.read(cursor.offset - lead, size + lead)
+        before = data[:lead]
+        if len(before) < lead or anchor_of(before) != cursor.anchor:
+            raise RewrittenError
+        return Fetched(before, data[lead:])
+
+    def advance(self, cursor: Cursor, fetched: Fetched, consumed: int) -> None:
+        """Move the cursor past `consumed` bytes of what was fetched there, and its anchor with it."""
+        cursor.offset += consumed
+        if consumed >= ANCHOR_BYTES:
+            cursor.anchor = anchor_of(fetched.data[consumed - ANCHOR_BYTES : consumed])
+        else:
+            cursor.anchor = anchor_of(fetched.before + fetched.data[:consumed])
+
+    def split(self, cursor: Cursor, lanes: tuple[Lane, ...]) -> Cursor:
+        """Let `lanes` go on alone from the cursor's offset; the others stay behind."""
+        cursor.lanes = tuple(lane for lane in cursor.lanes if lane not in lanes)
+        ahead = Cursor(cursor.offset, cursor.anchor, lanes)
+        self.cursors.append(ahead)
+        return ahead
+
+    def merge(self) -> None:
+        """Join cursors that stand at the same offset again."""
+        if len(self.cursors) == 1:
+            return
+        joined: dict[int, Cursor] = {}
+        for cursor in self.cursors:
+            other = joined.setdefault(cursor.offset, cursor)
+            if other is not cursor:
+                # In the target's own order, so that lanes share their payloads as they did before.
+                other.lanes = tuple(lane for lane in self.origin.lanes if lane in other.lanes or lane in cursor.lanes)
+        self.cursors = list(joined.values())
+
+    def place(self, positions: Mapping[str, Position]) -> None:
+        """Put every lane where the checkpoint has it; a lane the checkpoint doesn't know starts at 0."""
+        self.cursors = []
+        self.acked = {}
+        for lane in self.origin.lanes:
+            position = positions.get(lane.name, Position(0, NO_ANCHOR))
+            self.cursors.append(Cursor(position.offset, position.anchor, (lane,)))
+            self.acked[lane.name] = position.offset
+        self.merge()
+
+    def note_ack(self, lane: str, end: int) -> None:
+        """Remember how far an output has acked."""
+        if self.acked is None:
+            self.acked = {}
+        self.acked[lane] = max(end, self.acked.get(lane, 0))
+
+    def all_acked(self) -> bool:
+        """Whether every output has acked everything that was read for it."""
+        acked = self.acked or {}
+        return all(acked.get(lane.name, 0) >= cursor.offset for cursor in self.cursors for lane in cursor.lanes)
+
+    def acked_by_all(self) -> int:
+        """The offset before which no output needs the file any more."""
+        acked = self.acked or {}
+        return min((acked.get(lane.name, 0) for lane in self.origin.lanes), default=0)
+
+    def record_constants(self) -> Mapping[str, Scalar]:
+        """The constants of every record of this file."""
+        if self.constants is None:
+            self.constants = {**self.origin.constants, **self.tags, "path": self.recorded_path}
+        return self.constants
+
+    def size(self) -> int | None:
+        """Bytes in the file now; None when it isn't open or that would take decoding (a `.gz`)."""
+        if self.content is None or self.storage != PLAIN:
+            return None
+        return identify(self.content.fd).size
+
+    def close(self) -> None:
+        """Give the descriptor back; the cursors stay."""
+        if self.content is not None:
+            self.content.close()
+            self.content = None
+
+    def to_row(self, gone_ns: int | None = None) -> FileRow:
+        """The file as the checkpoint keeps it. Positions are not part of it: they move with acks only."""
+        return FileRow(
+            id=self.row,
+            identity=self.identity,
+            generation=self.generation,
+            fingerprint=self.fingerprint,
+            path=self.path,
+            target=self.origin.target.id,
+            source=self.origin.target.source,
+            tags={**self.tags, "path": self.recorded_path},
+            storage=self.storage,
+            seen_ns=self.seen_ns,
+            gone_ns=gone_ns,
+            positions={},
+        )
