@@ -21,6 +21,7 @@ from hostagent.hookspecs import Framing, Parser, Processor, Wiring
 from hostagent.model import Batch, Processed, Scalar, Target
 from hostagent.process.charset import charset
 from hostagent.process.framing.raw import RawFraming
+from hostagent.process.lines import LineBreaks, Utf8Breaks
 from hostagent.process.repair import InvalidUtf8, repair
 
 # Counted up whenever the same bytes under the same configuration come out as other records than before.
@@ -34,6 +35,7 @@ class Chain:
 
     `reach_bytes`: given that many bytes, a call consumes some of them, whatever they are. `flush_after_s`: how long
     whole lines that await more may stay unconsumed before they are given in again with `final`; None if none ever are.
+    `joins_lines`: whether a record may span lines, and so the end of one file and the beginning of the next.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class Chain:
         max_line_bytes: int = 1 << 20,
         flush_after_s: float | None = None,
         digest: str = "",
+        breaks: LineBreaks | None = None,
+        joins_lines: bool = True,
     ) -> None:
         self._framing = framing
         self._parser = parser
@@ -57,6 +61,12 @@ class Chain:
         self.flush_after_s = flush_after_s
         self.reach_bytes = max_line_bytes + MOST_BYTES_OF_A_BREAK
         self.digest = digest
+        self.joins_lines = joins_lines
+        self._breaks = breaks or Utf8Breaks()
+
+    def whole_lines(self, data: bytes) -> int:
+        """How many of these bytes are whole lines, in the file's own encoding."""
+        return self._breaks.last_line_end(data, 0, len(data))
 
     def process(self, data: bytes, constants: Mapping[str, Scalar], *, final: bool) -> Processed:
         """Make batches of every record that has ended; with `final`, of everything there is."""
@@ -98,6 +108,8 @@ def build_chain(source: SourceConfig, parts: Parts, wiring: Wiring, target: Targ
         invalid_utf8=source.invalid_utf8,
         max_line_bytes=source.max_line_bytes,
         digest=digest_of(source),
+        breaks=None if source.encoding == UTF8 else charset(source.encoding),
+        joins_lines=source.multiline is not None or source.format.type != "raw",
     )
 
 

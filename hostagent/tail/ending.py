@@ -111,7 +111,7 @@ class Ending:
 
     def _join(self, old: TailedFile, new: TailedFile) -> bool:
         """Deliver the end of a drained file together with the beginning of its successor; whether nothing is left."""
-        size = self._feed.chunk_bytes + old.origin.chain.max_record_bytes
+        size = self._feed.chunk_bytes + old.origin.chain.reach_bytes
         for cursor in list(old.cursors):
             rest = old.fetch(cursor, size)
             if not rest.data:

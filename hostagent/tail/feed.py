@@ -49,7 +49,7 @@ class Feed:
         RewrittenError and OSError, with nothing moved.
         """
         size = self.chunk_bytes
-        limit = size + tailed.origin.chain.max_record_bytes
+        limit = size + tailed.origin.chain.reach_bytes
         while True:
             fetched = tailed.fetch(cursor, size)
             full = len(fetched.data) == size

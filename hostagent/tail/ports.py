@@ -29,8 +29,8 @@ class Chain(Protocol):
         """Whether a record may span lines, and so a rotation."""
 
     @property
-    def max_record_bytes(self) -> int:
-        """The most bytes a record may take before the chain must consume some of it."""
+    def reach_bytes(self) -> int:
+        """Given this many bytes, a call consumes some of them, whatever they are."""
 
     def whole_lines(self, data: bytes) -> int:
         """How many of these bytes are whole lines, in the file's own encoding."""

@@ -264,7 +264,7 @@ class Reader:
             if able is None:
                 continue
             try:
-                fetched = tailed.fetch(able, self._feed.chunk_bytes + chain.max_record_bytes)
+                fetched = tailed.fetch(able, self._feed.chunk_bytes + chain.reach_bytes)
                 if policy.flush_partial_after_s is None:
                     fetched = fetched._replace(data=fetched.data[: chain.whole_lines(fetched.data)])
                 self._feed.consume(tailed, able, fetched, final=True)

@@ -1,8 +1,8 @@
 """The registry: which files exist for which targets, and which of them have something to read.
 
 Targets come in from discoveries, events from the watcher, and a slow scan makes up for whatever both missed. The
-registry maps paths and identities to TailedFiles and notices when a file loses its place; reading, draining and rotation
-belong to `reader`, `ending` and `copies`. Everything here runs in the reader's thread.
+registry maps paths and identities to TailedFiles and notices when a file loses its place; reading, draining and
+rotation belong to `reader`, `ending` and `copies`. Everything here runs in the reader's thread.
 """
 
 from __future__ import annotations
