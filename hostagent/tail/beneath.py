@@ -87,7 +87,7 @@ def open_beneath(root: str, path: str, *, follow: bool | None = None) -> int:
         _refuse_irregular(found, path)
         return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise _as_open_error(path, error) from error
+        raise as_open_error(path, error) from error
     finally:
         os.close(found)
 
@@ -137,7 +137,7 @@ def _resolve(root: str, path: str, flags: int) -> int:
         finally:
             os.close(root_fd)
     except OSError as error:
-        raise _as_open_error(path, error) from error
+        raise as_open_error(path, error) from error
 
 
 def _open_on_host(path: str, flags: int) -> int:
@@ -191,7 +191,8 @@ def _walk(root_fd: int, path: str, flags: int) -> int:
     return here
 
 
-def _as_open_error(path: str, error: OSError) -> OpenError:
+def as_open_error(path: str, error: OSError) -> OpenError:
+    """The kernel's refusal in our words, with what to do about it."""
     text = error.strerror or str(error)
     match error.errno:
         case n if n in (ENOENT, ENOTDIR):

@@ -114,9 +114,7 @@ class GzipContent:
             if self._inflate.eof and not self._start_member():
                 return b""
             ended = not self._fed
-            data = self._inflate_carefully(most)
-            self._fed = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
-            if data:
+            if data := self._inflate_carefully(most):
                 self._decoded += len(data)
                 self._mark()
                 return data
@@ -130,22 +128,25 @@ class GzipContent:
         return data
 
     def _inflate_carefully(self, most: int) -> bytes:
-        """Decompress what is fed; at damage, everything up to it.
+        """Decompress some of what is fed; at damage, everything up to it.
 
         zlib throws away what the failing call had already decoded, so that call is done again in smaller and smaller
         steps, on a copy of the state before it.
         """
         while True:
+            step = self._careful_bytes
+            piece, rest = self._fed[:step], self._fed[step:]
             trial = self._inflate.copy()
             try:
-                data = trial.decompress(self._fed, min(most, self._careful_bytes))
+                data = trial.decompress(piece, min(most, step))
             except zlib.error as error:
-                if self._careful_bytes == 1:
+                if step == 1:
                     self.fault = f"damaged gzip data before compressed byte {self._compressed}: {error}"
                     return b""
-                self._careful_bytes = max(1, min(most, self._careful_bytes) // 64)
+                self._careful_bytes = max(1, step // 64)
             else:
                 self._inflate = trial
+                self._fed = (trial.unused_data if trial.eof else trial.unconsumed_tail) + rest
                 return data
 
     def _start_member(self) -> bool:

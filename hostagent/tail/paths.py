@@ -13,7 +13,7 @@ from errno import ENAMETOOLONG, ENOENT, ENOTDIR
 from typing import NamedTuple
 
 from hostagent.hookspecs import Notice
-from hostagent.tail.beneath import NotThereError, OpenError, join, open_beneath, open_directory, path_of
+from hostagent.tail.beneath import NotThereError, OpenError, as_open_error, join, open_beneath, open_directory, path_of
 from hostagent.tail.globs import AnyDepth, Literal, Selection, Step, compile_glob, compile_selection, step_matches
 
 __all__ = [
@@ -113,10 +113,11 @@ class _Walk:
                 yield from self._look_into(visit)
             except NotThereError:
                 continue
+            except OSError as error:
+                refused = as_open_error(visit.directory, error)
+                self._note(visit.directory, str(refused), refused.hint)
             except OpenError as error:
                 self._note(visit.directory, str(error), error.hint)
-            except OSError as error:
-                self._note(visit.directory, f"can't be looked into: {error.strerror}")
             if self.entries >= self.limits.entries:
                 self._note(
                     visit.directory,
@@ -142,8 +143,9 @@ class _Walk:
         """Every pattern says the next step by name: no listing, and no permission to list, is needed."""
         fd = open_directory(self.root, visit.directory, follow=visit.may_be_link, readable=False)
         try:
-            # Told before the final look, if a match, or the directory that leads to it, can appear here.
-            if any(self._is_last(state) for state in states) or any(_look(fd, name) is None for name in names):
+            # Told before the final look, if a match can appear here, or the directory that leads to it: because it
+            # isn't there, or because it is a link, which can be made to point elsewhere.
+            if any(self._is_last(state) for state in states) or not all(_is_directory(fd, name) for name in names):
                 self._tell(visit.directory)
             for name in names:
                 self.entries += 1
@@ -228,6 +230,11 @@ class _Walk:
 
 def _child(directory: str, name: str) -> str:
     return f"/{name}" if directory == "/" else f"{directory}/{name}"
+
+
+def _is_directory(fd: int, name: str) -> bool:
+    status = _look(fd, name)
+    return status is not None and stat.S_ISDIR(status.st_mode)
 
 
 def _look(fd: int, name: str) -> os.stat_result | None:
