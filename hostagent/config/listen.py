@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-# The kernel's sockaddr_un holds 108 bytes with the closing NUL.
-MAX_UNIX_PATH_BYTES = 107
+# The kernel's sockaddr_un holds 108 bytes with the closing NUL; four are kept for the name used while binding.
+MAX_UNIX_PATH_BYTES = 103
 
 
 class UnixAddress(NamedTuple):

@@ -1,0 +1,98 @@
+"""Health that can fail: named checks, each asked anew whenever somebody wants to know.
+
+The daemon registers a heartbeat for every loop that must go round and a probe for everything else that can break; the
+API and the service manager's watchdog ask. Nothing is repaired here, and asking never blocks on the part asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hostagent.clock import Clock
+from hostagent.observe.report import CheckReport, HealthReport
+
+# The reader goes round at least every few seconds; 25 leaves room for a slow disk and is noticed within 30.
+READER_LIMIT_S = 25.0
+
+
+class Heartbeat:
+    """The time a loop last went round. Touched by its thread, read by others: one float, so no lock."""
+
+    def __init__(self, clock: Clock, limit_s: float) -> None:
+        self._clock = clock
+        self.limit_s = limit_s
+        self._last_s = clock.monotonic_s()
+
+    def touch(self) -> None:
+        """The loop has gone round."""
+        self._last_s = self._clock.monotonic_s()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the last round."""
+        return max(0.0, self._clock.monotonic_s() - self._last_s)
+
+
+class _Check(NamedTuple):
+    probe: Callable[[], str]
+    hint: str
+
+
+class Health:
+    """All checks of the agent, and whether it has started up."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._checks: dict[str, _Check] = {}
+        self._not_ready = "starting: not every source is being watched yet"
+
+    def heartbeat(self, name: str, limit_s: float, hint: str = "") -> Heartbeat:
+        """A loop that must go round at least every `limit_s` seconds."""
+        beat = Heartbeat(self._clock, limit_s)
+
+        def late() -> str:
+            return f"no progress for {beat.age_s:.0f} s (limit {limit_s:.0f} s)" if beat.age_s > limit_s else ""
+
+        self.probe(name, late, hint)
+        return beat
+
+    def probe(self, name: str, probe: Callable[[], str], hint: str = "") -> None:
+        """A check that returns what is wrong, or nothing. A name that exists is replaced."""
+        self._checks[name] = _Check(probe, hint)
+
+    def remove(self, name: str) -> None:
+        """The part is gone (a reload took it away)."""
+        self._checks.pop(name, None)
+
+    def set_ready(self, reason_not: str = "") -> None:
+        """Ready from now on, or not ready for a reason (starting, stopping)."""
+        self._not_ready = reason_not
+
+    def report(self) -> HealthReport:
+        """Ask every check."""
+        checks = []
+        for name, check in list(self._checks.items()):
+            reason = check.probe()
+            checks.append(CheckReport(name=name, ok=not reason, reason=reason, hint=check.hint if reason else ""))
+        ready = CheckReport(name="ready", ok=not self._not_ready, reason=self._not_ready)
+        healthy = all(check.ok for check in checks)
+        return HealthReport(healthy=healthy, ready=not self._not_ready, checks=(*checks, ready))
+
+
+def render_health(report: HealthReport) -> tuple[int, str]:
+    """The answer of `/healthz`: 200 or 503, and one line per check that fails."""
+    failing = [check for check in report.checks if not check.ok and check.name != "ready"]
+    return _answer(failing)
+
+
+def render_readiness(report: HealthReport) -> tuple[int, str]:
+    """The answer of `/readyz`: ready means started, not stopping, and healthy."""
+    return _answer([check for check in report.checks if not check.ok])
+
+
+def _answer(failing: list[CheckReport]) -> tuple[int, str]:
+    if not failing:
+        return 200, "ok\n"
+    lines = [f"{check.name}: {check.reason}" + (f" ({check.hint})" if check.hint else "") for check in failing]
+    return 503, "\n".join(lines) + "\n"
