@@ -29,6 +29,7 @@ class NdjsonEncoder:
     """Encodes batches as newline-delimited JSON. A column or parsed field takes the place of a constant of its name."""
 
     content_type = "application/x-ndjson"
+    timed = False
 
     def encode(self, batch: Batch, observed_ns: int) -> Encoded:
         if batch.text is not None:

@@ -71,6 +71,14 @@ class Reader:
         for tailed in open_target(self._registry, self._ending, known, place):
             self._make_ready(tailed)
 
+    def prepare(self) -> None:
+        """Take up targets and open their files, but read nothing yet. Before `run`, in the same thread."""
+        events = self._watcher.read(PACE_S)
+        self._look()
+        for tailed in self._registry.apply(events):
+            self._make_ready(tailed)
+        self._registry.register_new()
+
     def run(self, stop: threading.Event) -> None:
         """Read until `stop` is set (call `wake` after setting it), then cut what is open."""
         while not stop.is_set():

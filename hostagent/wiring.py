@@ -1,0 +1,127 @@
+"""Turns a checked configuration into the objects the daemon joins: lanes, chains, discoveries, places.
+
+Owns what is shared between targets (one chain per combination of options, one lane per output). It starts nothing: the
+daemon does that, in its order.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from hostagent.clock import Clock
+from hostagent.config.model import Config, SourceConfig
+from hostagent.config.parts import Parts
+from hostagent.deliver.build import build_lane
+from hostagent.deliver.credits import Credits
+from hostagent.deliver.lane import Lane
+from hostagent.errors import ConfigError, ConfigProblem
+from hostagent.hookspecs import Discovery, Tailer, Wiring
+from hostagent.model import Block, Scalar, Target
+from hostagent.plugins import Plugins
+from hostagent.process.chain import Chain, build_chain
+from hostagent.state.checkpoint import Checkpoint
+from hostagent.tail.paths import compile_selection
+from hostagent.tail.registry import Place
+from hostagent.tail.tailer import Origin, Policy
+
+
+class Callbacks(NamedTuple):
+    """What a lane calls in its sender's thread."""
+
+    on_room: Callable[[], None]
+    on_acked: Callable[[Block], None]
+
+
+class Refuse:
+    """Provisional."""
+
+    def put(self, *, output: str, delivery: object, letters: object) -> None:
+        from hostagent.errors import StateError
+
+        raise StateError(f"output {output}: a record was refused for good and there is no dead-letter store")
+
+
+class Assembly:
+    """Everything that is built from one configuration."""
+
+    def __init__(self, config: Config, plugins: Plugins, parts: Parts, clock: Clock) -> None:
+        self.config = config
+        self.host = config.host or socket.gethostname()
+        self._plugins = plugins
+        self._parts = parts
+        self._clock = clock
+        self._chains: dict[bytes, Chain] = {}
+        self.lanes: dict[str, Lane] = {}
+
+    def wiring(self, name: str) -> Wiring:
+        """What a part called `name` may use while it is built."""
+        return Wiring(name, self._clock, self.config.data_dir)
+
+    def build_lanes(self, checkpoint: Checkpoint, callbacks: Callbacks) -> None:
+        """One lane per output, sharing the credits."""
+        pool = Credits(self.config.limits.max_inflight_bytes, len(self.config.outputs))
+        for name, output in self.config.outputs.items():
+            self.lanes[name] = build_lane(
+                output,
+                self._parts,
+                self.wiring(name),
+                journal=checkpoint,
+                epoch=checkpoint.epoch,
+                dead_letters=Refuse(),
+                credits=pool,
+                on_room=callbacks.on_room,
+                on_acked=callbacks.on_acked,
+            )
+
+    def discovery(self, source: SourceConfig) -> Discovery:
+        """The discovery of a source."""
+        return self._parts.discoveries[source.type].build(source.options, self.wiring(source.name))
+
+    def tailers(self) -> dict[str, Tailer]:
+        """One of each kind of tailer."""
+        return {
+            name: component.build(component.options(), self.wiring(name))
+            for name, component in self._parts.tailers.items()
+        }
+
+    def place(self, target: Target) -> Place:
+        """A target with its chain, lanes and constants; ConfigError says what its declaration has wrong."""
+        source = self.config.sources[target.source]
+        outputs = target.outputs if target.outputs is not None else source.outputs
+        unknown = [name for name in outputs if name not in self.lanes]
+        if unknown:
+            where = target.declaration or f"target {target.id}"
+            hint = f"outputs are {', '.join(self.lanes)}"
+            raise ConfigError([ConfigProblem(where, 0, 0, f"there is no output `{unknown[0]}`", hint)])
+        policy = Policy(
+            target.start_at or source.start_at,
+            source.flush_partial_after_s,
+            source.close_grace_s,
+            source.drop_page_cache,
+        )
+        described = self._described(target)
+        lanes = tuple(self.lanes[name] for name in outputs)
+        origin = Origin(described, self._chain(source, target), lanes, {"host": self.host}, policy)
+        try:
+            return Place(origin, compile_selection(target.paths, target.exclude))
+        except ValueError as error:
+            raise ConfigError([ConfigProblem(target.declaration or target.id, 0, 0, str(error))]) from error
+
+    def _chain(self, source: SourceConfig, target: Target) -> Chain:
+        key = msgspec.msgpack.encode((source.name, target.format, target.multiline, target.parse))
+        chain = self._chains.get(key)
+        if chain is None:
+            chain = self._chains[key] = build_chain(source, self._parts, self.wiring(source.name), target)
+        return chain
+
+    def _described(self, target: Target) -> Target:
+        """The target with the tags that plugins add; what it says itself stands."""
+        added: dict[str, Scalar] = {}
+        answers: list[Mapping[str, Scalar] | None] = self._plugins.hook.hostagent_describe_target(target=target)
+        for answer in answers:
+            added.update(answer or {})
+        return msgspec.structs.replace(target, tags={**added, **target.tags}) if added else target
