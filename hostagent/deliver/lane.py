@@ -6,7 +6,7 @@ where there is no room it says so, and the files are the buffer.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from hostagent.clock import Clock
 from hostagent.deliver.block_queue import BlockQueue
@@ -108,6 +108,10 @@ class Lane:
         block = self._builder.cut()
         if block is not None:
             self._put(block)
+
+    def spool_now(self, files: Sequence[int]) -> None:
+        """Bring blocks with ranges of these files where no crash can lose them; without a spool, send them soonest."""
+        self.flush()
 
     def offer_resumed(self, block: Block) -> None:
         """Queue a block cut again from its in-flight row; at start only, in cut order, before anything new."""

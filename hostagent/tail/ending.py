@@ -178,7 +178,7 @@ class Ending:
         self._losses.append(
             Loss(
                 source=tailed.origin.target.source,
-                path=tailed.path,
+                path=tailed.recorded_path,
                 file=tailed.row,
                 start=start,
                 end=None,
