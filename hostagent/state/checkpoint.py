@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -22,7 +22,7 @@ from hostagent.hookspecs import Notice
 from hostagent.model import Block, Loss
 from hostagent.state import files, ledger
 from hostagent.state.faults import is_damage, sqlite_fault
-from hostagent.state.ledger import LossTotal
+from hostagent.state.ledger import LossReason, LossTotal
 from hostagent.state.lock import DirectoryLock
 from hostagent.state.recovery import DATABASE, SUBJECT, connect, open_database, write_backup
 from hostagent.state.rows import FileRow, InflightBlock, InflightPart, Position, parts_of
@@ -38,9 +38,30 @@ _ADVANCE_POSITION = (
     "INSERT INTO positions VALUES (?, ?, ?, ?) ON CONFLICT (file, output) DO UPDATE"
     " SET offset = excluded.offset, anchor = excluded.anchor WHERE excluded.offset > offset"
 )
+_EXTEND_POSITION = (
+    "UPDATE positions SET offset = ?, anchor = ? WHERE file = ? AND output = ? AND offset >= ? AND offset < ?"
+)
+# Damage found in what was written down before the position was committed.
+_READ_AGAIN = frozenset({LossReason.SPOOL_DAMAGED, LossReason.DEAD_LETTER_DAMAGED})
 
 _encode_parts = msgspec.msgpack.Encoder().encode
 _decode_parts = msgspec.msgpack.Decoder(tuple[InflightPart, ...]).decode
+
+
+class Spooled(Protocol):
+    """A block that the spool holds."""
+
+    @property
+    def id(self) -> str:
+        """The block's id."""
+
+    @property
+    def output(self) -> str:
+        """The output it is for."""
+
+    @property
+    def parts(self) -> tuple[InflightPart, ...]:
+        """What it covers."""
 
 
 class Checkpoint:
@@ -161,24 +182,33 @@ class Checkpoint:
         with self._lock:
             self._write(lambda connection: connection.executemany(files.SET_POSITION, values))
 
-    def advance_positions(self, positions: Iterable[tuple[int, str, int, bytes]]) -> None:
-        """Move positions to (file, output, offset, anchor) where that is forward: what the spool already holds."""
-        values = list(positions)
-        with self._lock:
-            self._write(lambda connection: connection.executemany(_ADVANCE_POSITION, values))
+    def adopt_spooled(self, blocks: Iterable[Spooled]) -> None:
+        """At start: what the spool holds need not be read again, even if its commit did not make it to the disk.
 
-    def add_losses(self, losses: Sequence[Loss], *, committed_only: bool = False) -> None:
+        A block still in flight was spooled and not committed: now it is. Another one moves a position only if it goes
+        on from there, since blocks before it may have been forgotten together with their rows.
+        """
+
+        def work(connection: sqlite3.Connection) -> None:
+            for block in blocks:
+                forgotten = connection.execute("DELETE FROM inflight WHERE id = ?", (block.id,)).rowcount == 0
+                for file, start, end, anchor in (range_ for part in block.parts for range_ in part.ranges):
+                    if forgotten:
+                        connection.execute(_EXTEND_POSITION, (end, anchor, file, block.output, start, end))
+                    else:
+                        connection.execute(_ADVANCE_POSITION, (file, block.output, end, anchor))
+
+        with self._lock:
+            self._write(work)
+
+    def add_losses(self, losses: Sequence[Loss]) -> None:
         """Write losses into the ledger; an empty path is looked up by the file's id.
 
-        With `committed_only` a loss counts only as far as the output's position says its bytes were done: what lies
+        What was damaged in the spool is lost only as far as the output's position says its bytes were done: what lies
         behind the position is still in its file and will be read again.
         """
         with self._lock:
-            self._write(
-                lambda connection: ledger.add(
-                    connection, _below_positions(connection, losses) if committed_only else losses
-                )
-            )
+            self._write(lambda connection: ledger.add(connection, _below_positions(connection, losses)))
 
     def losses(self, source: str | None = None, limit: int = 1000) -> list[Loss]:
         """The newest losses, oldest first."""
@@ -286,7 +316,7 @@ def _reached(blocks: Sequence[Block]) -> list[tuple[int, str, int, bytes]]:
 def _below_positions(connection: sqlite3.Connection, losses: Sequence[Loss]) -> list[Loss]:
     kept = []
     for loss in losses:
-        if loss.end is None:
+        if loss.end is None or loss.reason not in _READ_AGAIN:
             kept.append(loss)
             continue
         found = connection.execute(

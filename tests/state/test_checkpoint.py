@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hostagent.model import FileId, Loss, Part, Range
-from hostagent.state.checkpoint import Checkpoint, Position
+from hostagent.state.checkpoint import Checkpoint, InflightBlock, InflightPart, Position
 from hostagent.state.ledger import LossReason, LossTotal
 from tests.state.values import ANCHOR, HandClock, block, file_row, offsets, part
 
@@ -117,14 +117,29 @@ def test_a_part_may_run_across_a_rotation(checkpoint: Checkpoint) -> None:
     assert offsets(checkpoint) == {(old, "main"): 100, (new, "main"): 7}
 
 
-def test_positions_can_be_set_back_and_advanced(checkpoint: Checkpoint) -> None:
+def test_positions_can_be_set_back(checkpoint: Checkpoint) -> None:
     (file,) = checkpoint.add_files([file_row()])
     checkpoint.set_positions([(file, "main", 50, ANCHOR)])
-    checkpoint.advance_positions([(file, "main", 40, ANCHOR)])
-    assert offsets(checkpoint) == {(file, "main"): 50}
     checkpoint.set_positions([(file, "main", 10, ANCHOR)])
-    checkpoint.advance_positions([(file, "main", 40, ANCHOR)])
-    assert offsets(checkpoint) == {(file, "main"): 40}
+    assert offsets(checkpoint) == {(file, "main"): 10}
+
+
+def test_a_block_found_in_the_spool_is_committed_at_last(checkpoint: Checkpoint) -> None:
+    (file,) = checkpoint.add_files([file_row()])
+    sent = block("b1", part(file, 0, 100))
+    checkpoint.commit([sent], [])
+    checkpoint.adopt_spooled(checkpoint.inflight("main"))
+    assert offsets(checkpoint) == {(file, "main"): 100}
+    assert checkpoint.inflight("main") == []
+
+
+def test_a_spooled_block_without_its_row_moves_a_position_only_onwards(checkpoint: Checkpoint) -> None:
+    before, gap, past = checkpoint.add_files(
+        [file_row(inode=i, positions={"main": Position(offset, ANCHOR)}) for i, offset in enumerate([50, 40, 120])]
+    )
+    parts = tuple(InflightPart((Range(file, 50, 100, ANCHOR),), "chain", "nginx", 1) for file in (before, gap, past))
+    checkpoint.adopt_spooled([InflightBlock("b1", "main", 1, parts)])
+    assert offsets(checkpoint) == {(before, "main"): 100, (gap, "main"): 40, (past, "main"): 120}
 
 
 def test_a_file_named_by_a_block_in_flight_is_not_forgotten(checkpoint: Checkpoint) -> None:
@@ -168,9 +183,7 @@ def test_bytes_behind_the_position_are_still_in_their_file_and_no_loss(checkpoin
     def lost(file: int, start: int, end: int) -> Loss:
         return Loss("nginx", "/p", file, start, end, LossReason.SPOOL_DAMAGED, 5, "main")
 
-    checkpoint.add_losses(
-        [lost(file, 0, 20), lost(file, 40, 60), lost(file, 60, 70), lost(99, 1, 2)], committed_only=True
-    )
+    checkpoint.add_losses([lost(file, 0, 20), lost(file, 40, 60), lost(file, 60, 70), lost(99, 1, 2)])
     assert [(loss.file, loss.start, loss.end) for loss in checkpoint.losses()] == [
         (file, 0, 20),
         (file, 40, 50),

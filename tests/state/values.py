@@ -1,9 +1,11 @@
 """Sample files and blocks for the tests of the state folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from hostagent.clock import Clock
-from hostagent.model import Block, FileId, Fingerprint, Part, Range
+from hostagent.config.model import SpoolConfig
+from hostagent.model import Block, Delivery, FileId, Fingerprint, Loss, Part, Range
 from hostagent.state.checkpoint import Checkpoint, FileRow
 
 ANCHOR = b"\xa5" * 16
@@ -56,3 +58,21 @@ def flip(path: Path, offset: int, mask: int = 0x40) -> None:
         byte = file.read(1)
         file.seek(offset)
         file.write(bytes([byte[0] ^ mask]))
+
+
+def delivery(name: str, body: bytes = b"body") -> Delivery:
+    return Delivery(name, body, "application/x-ndjson", "zstd", 3, 123)
+
+
+def spool_config(**fields: object) -> SpoolConfig:
+    return SpoolConfig(**{"max_bytes": 64 * 1024 * 1024, "reserve_bytes": 0, **fields})  # type: ignore[arg-type]
+
+
+class Losses(list[Loss]):
+    """What a spool gave up; usable as its `on_loss`."""
+
+    def __call__(self, losses: Sequence[Loss]) -> None:
+        self.extend(losses)
+
+    def spans(self) -> list[tuple[int, int, int | None, str]]:
+        return [(loss.file, loss.start, loss.end, loss.reason) for loss in self]

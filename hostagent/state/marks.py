@@ -1,0 +1,122 @@
+"""Two small files beside the segments: how far they were drained and fsynced, and which of them should be there.
+
+Both are overwritten in place, so that they never need space on a full disk, and carry checksums: a mark that was torn
+or damaged is as good as none, and then more is delivered again, never less. The cursor is not fsynced: after a power
+cut it may step back, and blocks come again under the same id.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import google_crc32c
+
+CURSOR_NAME = "cursor"
+MANIFEST_NAME = "segments"
+
+_SLOT = struct.Struct("<4sIQQQQQ")
+_SLOT_BYTES = 64
+_MAGIC = b"HAC1"
+_MANIFEST_MAX_BYTES = 1024 * 1024
+
+
+class Mark(NamedTuple):
+    """Everything before the head is done; everything before the synced place was fsynced."""
+
+    head_segment: int
+    head_offset: int
+    synced_segment: int
+    synced_offset: int
+
+
+class Cursor:
+    """The newest mark, in two slots written in turn, so that one of them is whole at any moment."""
+
+    def __init__(self, directory: Path) -> None:
+        self._fd = _open(directory / CURSOR_NAME)
+        self._turn = _read_cursor(self._fd)[0]
+
+    @staticmethod
+    def read(directory: Path) -> Mark | None:
+        """The mark of a directory; None when there is none or both slots are damaged."""
+        try:
+            fd = os.open(directory / CURSOR_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return None
+        try:
+            return _read_cursor(fd)[1]
+        finally:
+            os.close(fd)
+
+    def write(self, mark: Mark) -> None:
+        """Remember a mark."""
+        turn = self._turn + 1
+        slot = _SLOT.pack(_MAGIC, 0, turn, *mark)
+        slot += b"\0" * (_SLOT_BYTES - 4 - len(slot))
+        slot += struct.pack("<I", google_crc32c.value(slot))
+        os.pwrite(self._fd, slot, turn % 2 * _SLOT_BYTES)
+        self._turn = turn
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._fd)
+
+
+class Manifest:
+    """The segments that should be there, number → size (0: still growing). What is missing somebody else took."""
+
+    def __init__(self, directory: Path) -> None:
+        self._written = self.read(directory)
+        self._fd = _open(directory / MANIFEST_NAME)
+
+    @staticmethod
+    def read(directory: Path) -> dict[int, int]:
+        """The segments listed; none when the list is damaged."""
+        try:
+            with (directory / MANIFEST_NAME).open("rb") as file:
+                line = file.readline(_MANIFEST_MAX_BYTES).rstrip(b"\n")
+        except FileNotFoundError:
+            return {}
+        checksum, _, entries = line.partition(b" ")
+        try:
+            if int(checksum, 16) != google_crc32c.value(entries):
+                return {}
+            pairs = [entry.split(b":") for entry in entries.split()]
+            return {int(number): int(size) for number, size in pairs}
+        except ValueError:
+            return {}
+
+    def write(self, sizes: dict[int, int]) -> None:
+        """Make a list durable, if it is another one."""
+        if sizes == self._written:
+            return
+        text = b" ".join(b"%d:%d" % entry for entry in sizes.items())
+        line = b"%08x %s\n" % (google_crc32c.value(text), text)
+        os.pwrite(self._fd, line, 0)
+        os.ftruncate(self._fd, len(line))
+        os.fdatasync(self._fd)
+        self._written = dict(sizes)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._fd)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+
+
+def _read_cursor(fd: int) -> tuple[int, Mark | None]:
+    """The number of the newest sound slot, and its mark."""
+    newest: tuple[int, Mark | None] = (0, None)
+    for number in (0, 1):
+        slot = os.pread(fd, _SLOT_BYTES, number * _SLOT_BYTES)
+        if len(slot) != _SLOT_BYTES or int.from_bytes(slot[-4:], "little") != google_crc32c.value(slot[:-4]):
+            continue
+        magic, _, turn, *places = _SLOT.unpack_from(slot)
+        if magic == _MAGIC and turn > newest[0]:
+            newest = (turn, Mark(*places))
+    return newest

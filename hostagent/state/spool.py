@@ -1,0 +1,341 @@
+"""The spool of one output: blocks on disk while its backend is down or slow, drained in the order they came.
+
+Between a sender and its backend: append, sync, then commit the positions; later head, deliver, advance. Owns a
+directory of segments and the mark how far it was drained. It never delivers, never decides when to spool, and gives up
+bytes only after `on_loss` has written them into the ledger. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, TypeGuard
+
+from hostagent.clock import Clock
+from hostagent.config.model import SpoolConfig
+from hostagent.errors import StateError
+from hostagent.hookspecs import Notice
+from hostagent.model import Block, Delivery, Loss
+from hostagent.state.faults import os_fault
+from hostagent.state.frames import PREFIX_BYTES, Damage, Frame
+from hostagent.state.ledger import LossReason
+from hostagent.state.quarantine import Quarantine
+from hostagent.state.segments import SegmentLog
+from hostagent.state.spooled import (
+    BLOCK_FRAME,
+    SPOOL_DIRECTORY,
+    SpooledBlock,
+    SpoolHeader,
+    decode_block,
+    decode_header,
+    directory_name,
+    encode_block,
+    losses_of,
+    merge,
+    weigh,
+)
+from hostagent.state.survey import Segment, scan_segment
+
+__all__ = ["Spool", "SpoolHeader", "SpoolStats", "SpooledBlock"]
+
+SEGMENT_BYTES = 64 * 1024 * 1024
+_READ_TRIES = 3
+_NOTICES_KEPT = 20
+
+
+class SpoolStats(NamedTuple):
+    """What is waiting. `disk_bytes` counts whole segment files, delivered blocks at their beginning included."""
+
+    disk_bytes: int
+    blocks: int
+    records: int
+    raw_bytes: int
+    oldest_ns: int | None
+
+
+class Spool:
+    """Blocks of one output, oldest first. Whatever touches the disk may raise StateError: call it again later."""
+
+    @classmethod
+    def open(
+        cls,
+        data_dir: Path,
+        output: str,
+        config: SpoolConfig,
+        clock: Clock,
+        on_loss: Callable[[Sequence[Loss]], None],
+    ) -> Spool:
+        """The spool of an output, with what an earlier run left in it.
+
+        `on_loss` is called before bytes are given up (Checkpoint.add_losses); when it raises, nothing is given up.
+        """
+        return cls(data_dir, output, config, clock, on_loss)
+
+    def __init__(
+        self,
+        data_dir: Path,
+        output: str,
+        config: SpoolConfig,
+        clock: Clock,
+        on_loss: Callable[[Sequence[Loss]], None],
+    ) -> None:
+        """Use `open`."""
+        self.directory = data_dir / SPOOL_DIRECTORY / directory_name(output)
+        self._data_dir = data_dir
+        self._output = output
+        self._config = config
+        self._clock = clock
+        self._on_loss = on_loss
+        self._quarantine = Quarantine(data_dir, clock)
+        self._lock = threading.Lock()
+        self._log: SegmentLog | None = None
+        self._notices: list[Notice] = []
+        self._full = ""
+        self._head: tuple[SpooledBlock, tuple[int, int]] | None = None
+        self._failed_reads = 0
+        self._waiting = [0, 0, 0]  # blocks, records, raw bytes
+        self._unsynced = [0, 0, 0]
+        if self.directory.exists():  # a healthy output has none, and pays nothing for it
+            self._log = self._open_log()
+            try:
+                self._take_stock(self._log)
+            except BaseException:
+                self._log.close()
+                raise
+
+    def append(self, block: Block, delivery: Delivery) -> bool:
+        """Write a block behind all others; False when there is no room (when_full: block). Safe only after sync()."""
+        header = encode_block(block, delivery, self._clock.wall_ns())
+        with self._lock:
+            need_bytes = PREFIX_BYTES + len(header) + len(delivery.body)
+            if not self._has_room(need_bytes):
+                return False
+            if self._log is None:
+                self._log = self._open_log()
+            self._log.append(BLOCK_FRAME, header, delivery.body)
+            for index, count in enumerate((1, delivery.records, block.raw_bytes)):
+                self._waiting[index] += count
+                self._unsynced[index] += count
+        return True
+
+    def sync(self) -> None:
+        """Make all appended blocks durable: now their positions may be committed.
+
+        When it raises, every block appended since the last sync() is not in the spool: append it again.
+        """
+        with self._lock:
+            if self._log is None:
+                return
+            try:
+                self._log.sync()
+            except StateError:
+                self._waiting = [count - gone for count, gone in zip(self._waiting, self._unsynced, strict=True)]
+                raise
+            finally:
+                self._unsynced = [0, 0, 0]
+
+    def head(self) -> SpooledBlock | None:
+        """The oldest block, the same one until advance(); None when nothing durable waits. Damage is skipped."""
+        with self._lock:
+            if self._head is None and self._log is not None:
+                try:
+                    self._head = self._next(self._log)
+                except OSError as error:
+                    self._failed_reads += 1
+                    if self._failed_reads == _READ_TRIES:
+                        self._failed_reads = 0
+                        self._skip_unreadable(self._log, f"the disk can't read it: {error.strerror}")
+                    raise os_fault(self.directory, "read the spool", error) from error
+                self._failed_reads = 0
+            return self._head[0] if self._head is not None else None
+
+    def advance(self) -> None:
+        """The block that head() gave is delivered, or where it belongs: go on behind it."""
+        with self._lock:
+            assert self._head is not None
+            assert self._log is not None
+            block, place = self._head
+            self._head = None
+            for index, count in enumerate((1, block.header.records, block.header.raw_bytes)):
+                self._waiting[index] -= count
+            self._log.move_head(place)
+            self._tidy(self._log)
+
+    def contents(self) -> Iterator[SpoolHeader]:
+        """The header of every durable block, oldest first; for Checkpoint.adopt_spooled at start."""
+        log = self._log
+        if log is not None:
+            for _, found in log.frames(log.head):
+                if _is_block(found):
+                    yield decode_header(found.header)
+
+    def stats(self) -> SpoolStats:
+        """What is waiting now."""
+        with self._lock:
+            log = self._log
+            if log is None:
+                return SpoolStats(0, 0, 0, 0, None)
+            return SpoolStats(
+                log.disk_bytes, self._waiting[0], self._waiting[1], self._waiting[2], self._oldest_ns(log)
+            )
+
+    @property
+    def full(self) -> str:
+        """Why the last append() found no room; empty when it did."""
+        return self._full
+
+    def notices(self) -> list[Notice]:
+        """What an operator should know."""
+        now = [Notice(f"spool {self._output}", f"it is full: {self._full}", "reading waits")] if self._full else []
+        return [*self._notices, *now]
+
+    def close(self) -> None:
+        """Make everything durable and let another process have the directory."""
+        with self._lock:
+            if self._log is not None:
+                self._log.close()
+                self._log = None
+
+    def _open_log(self) -> SegmentLog:
+        size = min(SEGMENT_BYTES, max(self._config.max_bytes // 8, 1024 * 1024))
+        return SegmentLog(self.directory, size, self._quarantine)
+
+    def _take_stock(self, log: SegmentLog) -> None:
+        """Count what waits; write into the ledger what is gone before the list of segments forgets it."""
+        for _, found in log.frames(log.head):
+            if _is_block(found):
+                self._count(found.header, 1)
+        lost = [self._unknown_loss(f"segment {number:012d}", 0, LossReason.SPOOL_MISSING) for number in log.missing]
+        lost += [self._unknown_loss(one.path.name, 0, LossReason.SPOOL_DAMAGED) for one in log.unreadable]
+        if lost:
+            self._on_loss(lost)
+        for number in log.missing:
+            self._tell(f"segment {number:012d} is missing: what it held is lost", "find out who removed it")
+        for name in log.foreign:
+            self._tell(f"{self.directory / name} is not the agent's; it is left alone", "move it elsewhere")
+        for kept in log.settle():
+            self._tell(f"a segment held nothing readable and is now {kept}", "`hostagent spool verify` says why")
+        if log.torn_bytes:
+            self._tell(f"{log.torn_bytes} bytes at the end were being written when the agent died; they come again", "")
+
+    def _next(self, log: SegmentLog) -> tuple[SpooledBlock, tuple[int, int]] | None:
+        for segment, found in log.frames(log.head):
+            if _is_block(found):
+                payload = log.payload(segment, found)
+                if payload is not None:
+                    return decode_block(found.header, payload), (segment.number, found.end)
+                self._count(found.header, -1)
+                damage = Damage(found.offset, found.end, "a payload's checksum is wrong", found.header)
+            elif isinstance(found, Frame):
+                damage = Damage(found.offset, found.end, f"a frame of kind {found.kind} is no block")
+            else:
+                damage = found
+            self._give_up(log, segment, damage)
+        return None
+
+    def _give_up(self, log: SegmentLog, segment: Segment, damage: Damage) -> None:
+        """Go past damage: into the ledger first, then on. The segment goes to quarantine when it is drained."""
+        if damage.header is not None:
+            lost = losses_of(decode_header(damage.header), LossReason.SPOOL_DAMAGED, self._clock.wall_ns())
+        else:
+            lost = [self._unknown_loss(segment.path.name, damage.start, LossReason.SPOOL_DAMAGED)]
+        self._on_loss(lost)
+        segment.damaged = True
+        what = f"{segment.path.name}, bytes {damage.start} to {damage.end}: {damage.why}"
+        self._tell(
+            what, "what it held and was not in its file any more is in the ledger; the segment goes to quarantine"
+        )
+        log.move_head((segment.number, damage.end))
+
+    def _skip_unreadable(self, log: SegmentLog, why: str) -> None:
+        """Reading failed again and again: give up the frame, or the rest of the segment if not even its head reads."""
+        segment = next(one for one in log.segments if one.number >= log.head[0])
+        start = log.head[1] if segment.number == log.head[0] else 0
+        damage = Damage(start, segment.size, why)
+        try:
+            found = next(scan_segment(segment, start, segment.size))
+            if _is_block(found):
+                self._count(found.header, -1)
+                damage = Damage(start, found.end, why, found.header)
+        except OSError:
+            pass
+        self._give_up(log, segment, damage)
+
+    def _has_room(self, need_bytes: int) -> bool:
+        """Whether a frame may be written now; with drop_oldest the oldest segments make room for it."""
+        if need_bytes > self._config.max_bytes:
+            self._full = f"one block needs {need_bytes} bytes, spool.max_bytes is {self._config.max_bytes}"
+            return False
+        while why := self._why_full(need_bytes):
+            if self._config.when_full == "block" or self._log is None or not self._drop_oldest(self._log):
+                self._full = why
+                return False
+        self._full = ""
+        return True
+
+    def _why_full(self, need_bytes: int) -> str:
+        used_bytes = self._log.disk_bytes if self._log is not None else 0
+        if used_bytes + need_bytes > self._config.max_bytes:
+            return f"{used_bytes} of spool.max_bytes = {self._config.max_bytes} bytes are in use"
+        try:
+            disk = os.statvfs(self._data_dir)
+        except OSError as error:
+            raise os_fault(self._data_dir, "ask for its free space", error) from error
+        free_bytes = disk.f_bavail * disk.f_frsize
+        if free_bytes - need_bytes < self._config.reserve_bytes:
+            return f"the disk has {free_bytes} bytes free, spool.reserve_bytes = {self._config.reserve_bytes}"
+        return ""
+
+    def _drop_oldest(self, log: SegmentLog) -> bool:
+        """Give up the oldest segment, but not the block somebody is delivering nor any that is not synced yet."""
+        held = self._head[1][0] if self._head is not None else -1
+        segment = next((one for one in log.segments if one.number != held), None)
+        if segment is None or log.durable_size(segment) < segment.size:
+            return False
+        now_ns = self._clock.wall_ns()
+        start = log.head[1] if segment.number == log.head[0] else 0
+        found = list(scan_segment(segment, start, segment.size))
+        headers = [decode_header(one.header) for one in found if one.header is not None]
+        lost = [loss for header in headers for loss in losses_of(header, LossReason.SPOOL_DROPPED, now_ns)]
+        lost += [
+            self._unknown_loss(segment.path.name, one.start, LossReason.SPOOL_DAMAGED)
+            for one in found
+            if isinstance(one, Damage) and one.header is None
+        ]
+        self._on_loss(merge(lost))
+        log.remove(segment)
+        for one in found:
+            if _is_block(one):
+                self._count(one.header, -1)
+        return True
+
+    def _tidy(self, log: SegmentLog) -> None:
+        """Give the disk back when all is drained, but don't make and remove a file for each block of a slow backend."""
+        if self._waiting[0] == 0 and not any(self._unsynced):
+            log.drop_drained()
+
+    def _count(self, header: bytes, sign: int) -> None:
+        weight = weigh(header)
+        for index, count in enumerate((1, weight.records, weight.raw_bytes)):
+            self._waiting[index] += sign * count
+
+    def _oldest_ns(self, log: SegmentLog) -> int | None:
+        if self._head is not None:
+            return self._head[0].header.observed_ns
+        for _, found in log.frames(log.head):
+            if _is_block(found):
+                return weigh(found.header).observed_ns
+        return None
+
+    def _unknown_loss(self, name: str, start: int, reason: LossReason) -> Loss:
+        path = f"{SPOOL_DIRECTORY}/{self.directory.name}/{name}"
+        return Loss("", path, 0, start, None, reason, self._clock.wall_ns(), self._output)
+
+    def _tell(self, message: str, hint: str) -> None:
+        self._notices = [*self._notices[-_NOTICES_KEPT + 1 :], Notice(f"spool {self._output}", message, hint)]
+
+
+def _is_block(found: Frame | Damage) -> TypeGuard[Frame]:
+    return isinstance(found, Frame) and found.kind == BLOCK_FRAME

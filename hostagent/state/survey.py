@@ -1,0 +1,96 @@
+"""Segment files as anybody may look at them: their names, what a directory of them holds, frames one after the other.
+
+Reads only, so it is safe beside a running agent that appends and removes. SegmentLog builds on it for the one writer;
+the command line uses it to list, print and verify.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from hostagent.errors import StateError
+from hostagent.state import frames
+from hostagent.state.faults import os_fault
+from hostagent.state.frames import Damage, Frame
+from hostagent.state.lock import LOCK_NAME
+from hostagent.state.marks import CURSOR_NAME, MANIFEST_NAME, Cursor, Manifest, Mark
+
+_NAME = re.compile(r"(\d{12})-([0-9a-f]{16})\.seg")
+
+
+class Segment:
+    """One file: its frames lie in [0, size), even if the file has become shorter than that."""
+
+    __slots__ = ("damaged", "marker", "number", "path", "size")
+
+    def __init__(self, path: Path, number: int, marker: bytes, size: int = 0) -> None:
+        self.path = path
+        self.number = number
+        self.marker = marker
+        self.size = size
+        self.damaged = False
+
+
+class Survey(NamedTuple):
+    """What a look at the directory found: segments in order, names listed but missing, names that are not ours."""
+
+    segments: list[Segment]
+    missing: list[int]
+    foreign: list[str]
+    mark: Mark | None
+
+
+def segment_at(path: Path) -> Segment:
+    """A segment by its file, which may carry anything before its name (quarantine puts a time there)."""
+    match = re.search(_NAME.pattern + "$", path.name)
+    if match is None:
+        raise StateError(f"{path}: this is not the name of a segment (NUMBER-MARKER.seg)")
+    try:
+        return Segment(path, int(match[1]), bytes.fromhex(match[2]), path.stat().st_size)
+    except OSError as error:
+        raise os_fault(path, "read it", error) from error
+
+
+def survey(directory: Path) -> Survey:
+    """Look at a directory of segments without changing it; safe beside a running agent."""
+    segments, foreign = [], []
+    for name in sorted(os.listdir(directory)):
+        if _NAME.fullmatch(name):
+            with contextlib.suppress(StateError):  # it may be drained and removed while we look
+                segments.append(segment_at(directory / name))
+        elif name not in {LOCK_NAME, CURSOR_NAME, MANIFEST_NAME}:
+            foreign.append(name)
+    mark = Cursor.read(directory)
+    listed = Manifest.read(directory)
+    for segment in segments:
+        synced = mark.synced_offset if mark is not None and mark.synced_segment == segment.number else 0
+        # A file that became shorter than it was: the rest is found damaged when it is read.
+        segment.size = max(segment.size, listed.pop(segment.number, 0), synced)
+    # Below the head everything was drained: only its removal from the list may not have happened yet.
+    missing = [number for number in listed if mark is None or number >= mark.head_segment]
+    return Survey(segments, missing, foreign, mark)
+
+
+def scan_segment(segment: Segment, start: int, limit: int, *, payloads: bool = False) -> Iterator[Frame | Damage]:
+    """Frames and damage in a part of a segment's file; a file that is gone is damage from there on."""
+    if start >= limit:
+        return
+    try:
+        fd = open_for_reading(segment.path)
+    except FileNotFoundError:
+        yield Damage(start, limit, "the file is gone")
+        return
+    try:
+        yield from frames.scan(fd, start, limit, segment.marker, payloads=payloads)
+    finally:
+        os.close(fd)
+
+
+def open_for_reading(path: Path) -> int:
+    """A descriptor that can't write."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
