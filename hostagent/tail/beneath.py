@@ -11,7 +11,7 @@ import ctypes
 import os
 import stat
 import struct
-from errno import EACCES, EAGAIN, ELOOP, EMFILE, ENFILE, ENOENT, ENOTDIR, EPERM, EXDEV
+from errno import EACCES, EAGAIN, EINVAL, EIO, ELOOP, EMFILE, ENFILE, ENOENT, ENOTDIR, EPERM, EXDEV
 from functools import cache
 
 from hostagent.errors import HostagentError
@@ -42,33 +42,51 @@ _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.restype = ctypes.c_long
 
 
-class OpenError(HostagentError):
-    """A path can't be opened as a log; `hint` says what to do about it, empty where nothing needs doing."""
+class OpenError(HostagentError, OSError):
+    """A path can't be opened as a log; `hint` says what to do about it, empty where nothing needs doing.
 
-    def __init__(self, path: str, message: str, hint: str = "") -> None:
-        super().__init__(f"{path!r}: {message}")
+    It is an OSError with the kernel's number, for those who take every failure of a file alike.
+    """
+
+    number = EIO
+
+    def __init__(self, path: str, message: str, hint: str = "", number: int = 0) -> None:
+        super().__init__(number or self.number, message, path)
         self.path = path
         self.hint = hint
 
+    def __str__(self) -> str:
+        return f"{self.path!r}: {self.strerror}"
 
-class NotThereError(OpenError):
+
+class NotThereError(OpenError, FileNotFoundError):
     """No such path, or a step of it is no directory: it may never have existed, or vanish while it is looked at."""
 
+    number = ENOENT
 
-class NotPermittedError(OpenError):
+
+class NotPermittedError(OpenError, PermissionError):
     """The agent's user may not read it; this can change without any event."""
+
+    number = EACCES
 
 
 class NotBeneathError(OpenError):
     """A symbolic link that is not followed: it points out of the root, in a circle, or through /proc."""
 
+    number = ELOOP
+
 
 class NoDescriptorError(OpenError):
     """The process or the machine has no file descriptor left: close idle files and try again."""
 
+    number = EMFILE
+
 
 class NotRegularError(OpenError):
     """A directory, FIFO, socket, device or a file of a pseudo file system; `kind` names which."""
+
+    number = EINVAL
 
     def __init__(self, path: str, kind: str) -> None:
         super().__init__(path, f"is a {kind}, not a log file", "exclude it, or narrow the source's include pattern")
@@ -86,6 +104,8 @@ def open_beneath(root: str, path: str, *, follow: bool | None = None) -> int:
     try:
         _refuse_irregular(found, path)
         return os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OpenError:
+        raise
     except OSError as error:
         raise as_open_error(path, error) from error
     finally:
@@ -206,4 +226,4 @@ def as_open_error(path: str, error: OSError) -> OpenError:
         case n if n in (EMFILE, ENFILE):
             return NoDescriptorError(path, text, "lower limits.max_open_files or raise the limit on open files")
         case _:
-            return OpenError(path, text)
+            return OpenError(path, text, number=error.errno or EIO)

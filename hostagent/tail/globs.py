@@ -63,6 +63,17 @@ class Glob(NamedTuple):
                 return False
         return step == len(self.steps)
 
+    def leads_through(self, path: str) -> bool:
+        """Whether matches can lie below this path, were it a directory or a link to one.
+
+        `**` leads through directories of any name, but through no link: only what comes before it is asked here.
+        """
+        names = path.split("/")[1:]
+        return len(names) < len(self.steps) and all(
+            not isinstance(step, AnyDepth) and step_matches(step, name)
+            for step, name in zip(self.steps, names, strict=False)
+        )
+
 
 def step_matches(step: Step, name: str) -> bool:
     """Whether one step of a path is what one step of a pattern describes."""
@@ -127,6 +138,10 @@ class Selection(NamedTuple):
     def matches(self, path: str) -> bool:
         """Whether this path, beneath the target's root, is to be read."""
         return any(glob.matches(path) for glob in self.globs) and not self.excludes(path)
+
+    def leads_through(self, path: str) -> bool:
+        """Whether a link that appears at this path can lead to matches, so that the target must be scanned again."""
+        return any(glob.leads_through(path) for glob in self.globs)
 
     def excludes(self, path: str) -> bool:
         """Whether an exclude pattern rules the path out, by its base name or as a whole."""

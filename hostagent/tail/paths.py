@@ -31,11 +31,15 @@ __all__ = [
 
 
 class Found(NamedTuple):
-    """A path that matches, beneath the root: a file, a link to something, or something else that is no directory."""
+    """A path that matches, beneath the root: a file, a link to something, or something else that is no directory.
+
+    `size` is -1 where the scan was not asked for sizes, and for a link: only opening it shows what it leads to.
+    """
 
     path: str
     inode: int
     is_symlink: bool
+    size: int = -1
 
 
 class Limits(NamedTuple):
@@ -63,6 +67,7 @@ def scan(
     selection: Selection,
     *,
     follow: bool | None = None,
+    sizes: bool = False,
     limits: Limits = _LIMITS,
     on_directory: Told | None = None,
     notices: list[Notice] | None = None,
@@ -75,6 +80,7 @@ def scan(
     never below `**`. What cannot be looked at goes into `notices`.
     """
     walk = _Walk(root, selection, root == "/" if follow is None else follow, limits, on_directory)
+    walk.sizes = sizes
     try:
         yield from walk.run()
     finally:
@@ -99,6 +105,7 @@ class _Walk:
         self.follow = follow
         self.limits = limits
         self.told = told
+        self.sizes = False
         self.notices: list[Notice] = []
         self.entries = 0
         self.stack: list[_Visit] = [_Visit("/", {(number, 0) for number in range(len(selection.globs))}, True)]
@@ -114,10 +121,8 @@ class _Walk:
             except NotThereError:
                 continue
             except OSError as error:
-                refused = as_open_error(visit.directory, error)
+                refused = error if isinstance(error, OpenError) else as_open_error(visit.directory, error)
                 self._note(visit.directory, str(refused), refused.hint)
-            except OpenError as error:
-                self._note(visit.directory, str(error), error.hint)
             if self.entries >= self.limits.entries:
                 self._note(
                     visit.directory,
@@ -157,7 +162,7 @@ class _Walk:
                 if is_link or stat.S_ISDIR(status.st_mode):
                     self._descend(path, name, states, is_link=is_link)
                 if self._selected(path, name, states, is_link=is_link, is_directory=stat.S_ISDIR(status.st_mode)):
-                    yield Found(path, status.st_ino, is_link)
+                    yield Found(path, status.st_ino, is_link, -1 if is_link else status.st_size)
         finally:
             os.close(fd)
 
@@ -177,7 +182,9 @@ class _Walk:
                 if last:
                     path = _child(directory, name)
                     if self._selected(path, name, last, is_link=is_link, is_directory=is_directory):
-                        yield Found(path, entry.inode(), is_link)
+                        size = _size(entry) if self.sizes and not is_link else -1
+                        if size is not None:
+                            yield Found(path, entry.inode(), is_link, size)
 
     def _selected(self, path: str, name: str, states: set[_State], *, is_link: bool, is_directory: bool) -> bool:
         if is_directory or (is_link and not self.follow):
@@ -230,6 +237,13 @@ class _Walk:
 
 def _child(directory: str, name: str) -> str:
     return f"/{name}" if directory == "/" else f"{directory}/{name}"
+
+
+def _size(entry: os.DirEntry[str]) -> int | None:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return None
 
 
 def _is_directory(fd: int, name: str) -> bool:

@@ -102,3 +102,20 @@ def test_excluding_by_base_name_or_by_path() -> None:
     assert [path for path in taken + refused if selection.matches(path)] == taken
     assert selection.prunes("/var/log/private")
     assert selection.prunes("/var/log/private/deeper") is False  # nobody gets there
+
+
+@pytest.mark.parametrize(
+    "path, leads",
+    [
+        ("/srv", True),
+        ("/srv/current", True),
+        ("/srv/current/log", True),
+        ("/srv/current/other", False),
+        ("/srv/current/log/a.log", False),
+        ("/etc", False),
+        ("/var", True),
+        ("/var/x", False),  # reached by ** only, which follows no link
+    ],
+)
+def test_which_links_can_lead_to_matches(path: str, leads: bool) -> None:
+    assert compile_selection(["/srv/*/log/*.log", "/var/**/*.log"]).leads_through(path) is leads

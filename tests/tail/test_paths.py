@@ -123,10 +123,17 @@ def test_links_to_files_are_found_on_the_host_and_not_in_a_container(tree: Path)
     assert found(tree, "/logs/*.log", follow=True) == ["/logs/a.log", "/logs/b.log", "/logs/link.log"]
 
 
-def test_inode_is_that_of_the_entry(tree: Path) -> None:
+def test_inode_and_size_are_those_of_the_entry(tree: Path) -> None:
+    inode = (tree / "logs/a.log").stat().st_ino
+    (tree / "logs/link.log").symlink_to("a.log")
     for pattern in ("/logs/a.log", "/logs/a.*"):
-        (hit,) = scan(str(tree), compile_selection([pattern]))
-        assert hit == Found("/logs/a.log", (tree / "logs/a.log").stat().st_ino, is_symlink=False)
+        (hit,) = scan(str(tree), compile_selection([pattern]), sizes=True)
+        assert hit == Found("/logs/a.log", inode, is_symlink=False, size=5)
+    for pattern in ("/logs/link.log", "/logs/lin*"):
+        (hit,) = scan(str(tree), compile_selection([pattern]), sizes=True, follow=True)
+        assert (hit.is_symlink, hit.size) == (True, -1)
+    (hit,) = scan(str(tree), compile_selection(["/logs/a.*"]))
+    assert hit == Found("/logs/a.log", inode, is_symlink=False, size=-1)
 
 
 def test_linked_directories_are_walked_by_name_but_never_by_any_depth(tree: Path) -> None:
