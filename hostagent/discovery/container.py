@@ -8,7 +8,7 @@ whoever started the container and must be treated as hostile.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -54,7 +54,8 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     """One container at one moment. All paths are the host's: a host-root prefix is added where they are opened.
 
     `name` is docker's name without its slash, or the pod's container name. `log_path` is the file its stdout and
-    stderr go to, empty when there is none; `log_notice` then says why and what to do. `log_format` names the framing.
+    stderr go to, empty when there is none. `log_notice` says what keeps some of its logs from being collected and what
+    to do. `log_format` names the framing.
     `roots` are host directories that show the container's root file system, the best first; `/proc/<pid>/root` shows
     it too while `pid` is not 0, with mounts and tmpfs in place.
     """
@@ -99,3 +100,8 @@ class ContainerRuntime(Protocol):
 
     def notices(self) -> list[Notice]:
         """What keeps this runtime's containers from being followed right now; called from another thread."""
+
+
+def environment(entries: Iterable[str]) -> dict[str, str]:
+    """`NAME=value` entries as a mapping; where a name comes twice, the last one counts."""
+    return {name: value for name, found, value in (entry.partition("=") for entry in entries) if found}

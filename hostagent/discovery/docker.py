@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from hostagent.clock import Clock
-from hostagent.discovery.container import Container, ContainerState, Mount, Pod
+from hostagent.discovery.container import Container, ContainerState, Mount, Pod, environment
 from hostagent.discovery.docker_api import DockerApi, EngineEvents, Inspected
 from hostagent.discovery.docker_disk import fresh_from_disk
 from hostagent.discovery.follow import ContainerFaultError, Event, Follower, NotAContainerError
@@ -139,8 +139,9 @@ class DockerEvents:
     def __iter__(self) -> Iterator[Event]:
         for event in self._events:
             if event.actor.id:
-                fresh = event.action == "create" and event.time_ns >= self._subscribed_ns
-                yield Event(event.actor.id, expected=fresh)
+                fresh = event.time_ns >= self._subscribed_ns
+                started = fresh and event.action == "start"
+                yield Event(event.actor.id, expected=started or (fresh and event.action == "create"), ran=started)
 
     def close(self) -> None:
         """End the iteration."""
@@ -218,11 +219,6 @@ def _roots_of(facts: Inspected) -> tuple[str, ...]:
     """The merged directory shows the whole root while it runs, the upper one what was written, until the removal."""
     data = (facts.graph_driver.data if facts.graph_driver else None) or {}
     return tuple(path for path in (data.get("MergedDir", ""), data.get("UpperDir", "")) if path.startswith("/"))
-
-
-def environment(entries: Iterator[str] | list[str] | tuple[str, ...]) -> dict[str, str]:
-    """`NAME=value` entries as a mapping; where a name comes twice, the last one counts."""
-    return {name: value for name, found, value in (entry.partition("=") for entry in entries) if found}
 
 
 def nanoseconds(stamp: str) -> int:

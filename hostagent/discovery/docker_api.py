@@ -7,7 +7,6 @@ asks only, and bounds what it reads: an answer is built from texts that whoever 
 from __future__ import annotations
 
 import contextlib
-import errno
 import http.client
 import json
 import socket
@@ -19,6 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from hostagent.discovery.follow import ContainerFaultError, RuntimeFaultError
+from hostagent.discovery.unix_socket import connected, unreachable
 
 # Every field that is used is the same from the oldest to the newest of these.
 OLDEST_KNOWN = (1, 24)
@@ -27,12 +27,6 @@ CALL_TIMEOUT_S = 10.0
 MAX_LIST_BYTES = 128 * 1024 * 1024
 MAX_INSPECT_BYTES = 16 * 1024 * 1024
 MAX_EVENT_BYTES = 16 * 1024 * 1024
-HINTS = {
-    errno.ENOENT: "start Docker, or remove this socket from the source's options",
-    errno.EACCES: "run the agent as root or in the socket's group (usually `docker`)",
-    errno.ECONNREFUSED: "start Docker: the socket is there, but nobody listens",
-}
-
 Answer = TypeVar("Answer")
 
 
@@ -146,13 +140,7 @@ class UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Open the socket; the host name above is sent, but nobody looks at it."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self.sock.settimeout(self.timeout)
-            self.sock.connect(self._path)
-        except OSError:
-            self.sock.close()
-            raise
+        self.sock = connected(self._path, "Docker", self.timeout)
 
     def break_off(self) -> None:
         """Make a read in another thread return at once."""
@@ -228,7 +216,7 @@ class DockerApi:
                 )
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise _fault(self._socket_path, error) from error
+            raise unreachable(self._socket_path, "Docker", error) from error
         except BaseException:
             connection.close()
             raise
@@ -273,7 +261,7 @@ class DockerApi:
             self._dropped(connection)
             if kept:
                 return None
-            raise _fault(self._socket_path, error) from error
+            raise unreachable(self._socket_path, "Docker", error) from error
         except BaseException:
             self._dropped(connection)
             raise
@@ -367,13 +355,3 @@ def _numbers(version: str) -> tuple[int, int]:
     if not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
         raise RuntimeFaultError(f"Docker gives {version!r} as its API version", "check that this socket is Docker's")
     return int(major), int(minor)
-
-
-def _fault(socket_path: str, error: Exception) -> RuntimeFaultError:
-    number = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, TimeoutError):
-        return RuntimeFaultError(
-            f"Docker at {socket_path} does not answer", "look at Docker's own log; it is asked again"
-        )
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
-    return RuntimeFaultError(f"Docker at {socket_path} can't be reached: {reason}", HINTS.get(number or 0, ""))

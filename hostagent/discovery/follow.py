@@ -44,10 +44,20 @@ class NotAContainerError(ContainerFaultError):
 
 
 class Event(NamedTuple):
-    """A container that something happened to. `expected`: it was created or started, so the runtime should know it."""
+    """A container that something happened to.
+
+    `expected`: it is new, so the runtime should know it, if not now then soon. `ran`: it may have written something.
+    """
 
     container_id: str
-    expected: bool
+    expected: bool = False
+    ran: bool = False
+
+    def merged(self, other: Event | None) -> Event:
+        """Both events in one."""
+        if other is None:
+            return self
+        return Event(self.container_id, self.expected or other.expected, self.ran or other.ran)
 
 
 class EventStream(Protocol):
@@ -91,14 +101,14 @@ class Inbox:
     def __init__(self) -> None:
         self.ready = threading.Event()
         self._lock = threading.Lock()
-        self._events: dict[str, bool] = {}
+        self._events: dict[str, Event] = {}
         self._answers: list[tuple[str, Facts]] = []
         self._fault: RuntimeFaultError | None = None
 
     def put(self, event: Event) -> None:
         """Queue an event, behind those that came before it."""
         with self._lock:
-            self._events[event.container_id] = self._events.get(event.container_id, False) or event.expected
+            self._events[event.container_id] = event.merged(self._events.get(event.container_id))
             self.ready.set()
 
     def answer(self, container_id: str, facts: Facts) -> None:
@@ -113,11 +123,11 @@ class Inbox:
             self._fault = fault
             self.ready.set()
 
-    def take(self) -> tuple[dict[str, bool], list[tuple[str, Facts]]]:
-        """Events (id → expected) and answers; raises what ended the stream once there are neither."""
+    def take(self) -> tuple[list[Event], list[tuple[str, Facts]]]:
+        """Events and answers; raises what ended the stream once there are neither."""
         with self._lock:
-            taken = self._events, self._answers
-            if taken == ({}, []) and self._fault is not None:
+            taken = list(self._events.values()), self._answers
+            if taken == ([], []) and self._fault is not None:
                 raise self._fault
             self._events, self._answers = {}, []
             if self._fault is None:
@@ -231,12 +241,20 @@ class Follower:
 
 
 class _Look:
-    """A question about a container that is under way."""
+    """A question about a container that is under way, and whether the answer will be old by then."""
 
-    def __init__(self, *, expected: bool, tries: int) -> None:
-        self.expected = expected
+    def __init__(self, event: Event, tries: int) -> None:
+        self.event = event
         self.tries = tries
         self.again = False
+
+
+class _Awaited(NamedTuple):
+    """A new container that the runtime did not know when it was asked."""
+
+    event: Event
+    tries: int
+    at_s: float
 
 
 class _Round:
@@ -260,8 +278,7 @@ class _Round:
         self._clock = clock
         self._tokens: dict[str, Hashable] = {}
         self._looks: dict[str, _Look] = {}
-        # id → how often it was asked about in vain, and when to ask again
-        self._awaited: dict[str, tuple[int, float]] = {}
+        self._awaited: dict[str, _Awaited] = {}
 
     def run(self, reconcile_interval_s: float, stop: threading.Event) -> None:
         """Follow until `stop` is set or the runtime fails."""
@@ -271,16 +288,16 @@ class _Round:
         pauses_s = iter(FIRST_RECONCILES_S)
         reconcile_at_s = self._clock.monotonic_s() + next(pauses_s)
         while not stop.is_set():
-            next_s = min([reconcile_at_s, *(at_s for _, at_s in self._awaited.values())])
+            next_s = min([reconcile_at_s, *(one.at_s for one in self._awaited.values())])
             self._clock.wait(self._inbox.ready, min(max(next_s - self._clock.monotonic_s(), 0.0), CHECK_INTERVAL_S))
             events, answers = self._inbox.take()
             for container_id, facts in answers:
                 self._take_in(container_id, facts)
-            for container_id, expected in events.items():
-                self._look(container_id, expected=expected)
+            for event in events:
+                self._look(event)
             now_s = self._clock.monotonic_s()
-            for container_id in [key for key, (_, at_s) in self._awaited.items() if at_s <= now_s]:
-                self._look(container_id, expected=True)
+            for one in [one for one in self._awaited.values() if one.at_s <= now_s]:
+                self._look(one.event)
             if now_s >= reconcile_at_s:
                 self._reconcile()
                 reconcile_at_s = self._clock.monotonic_s() + next(pauses_s, reconcile_interval_s)
@@ -290,17 +307,19 @@ class _Round:
         tokens = self._session.list()
         changed = [key for key, token in tokens.items() if key not in self._tokens or self._tokens[key] != token]
         for container_id in [*changed, *self._follower.gone(tokens)]:
-            self._look(container_id, expected=False)
+            self._look(Event(container_id))
         self._tokens = dict(tokens)
 
-    def _look(self, container_id: str, *, expected: bool) -> None:
+    def _look(self, event: Event) -> None:
+        container_id = event.container_id
         if under_way := self._looks.get(container_id):
+            under_way.event = event.merged(under_way.event)
             under_way.again = True
-            under_way.expected = under_way.expected or expected
             return
-        tries, _ = self._awaited.pop(container_id, (0, 0.0))
-        self._looks[container_id] = _Look(expected=expected, tries=tries)
-        if expected and not self._follower.known(container_id) and (seen := self._session.glance(container_id)):
+        before = self._awaited.pop(container_id, None)
+        event = event.merged(before.event if before else None)
+        self._looks[container_id] = _Look(event, before.tries if before else 0)
+        if event.expected and not self._follower.known(container_id) and (seen := self._session.glance(container_id)):
             self._follower.learned(container_id, seen, self._publish)
         self._pool.submit(self._ask, container_id)
 
@@ -321,13 +340,17 @@ class _Round:
             self._follower.refused(container_id, facts)
             # The next reconciliation asks again.
             self._tokens.pop(container_id, None)
-        elif not self._follower.learned(container_id, facts, self._publish) and look.expected:
-            if look.tries < len(ASK_AGAIN_S):
-                self._awaited[container_id] = (look.tries + 1, self._clock.monotonic_s() + ASK_AGAIN_S[look.tries])
-            else:
-                self._follower.missed()
+        elif not self._follower.learned(container_id, facts, self._publish) and look.event.expected:
+            self._await(look)
         if look.again:
-            self._look(container_id, expected=look.expected)
+            self._look(look.event)
+
+    def _await(self, look: _Look) -> None:
+        if look.tries < len(ASK_AGAIN_S):
+            at_s = self._clock.monotonic_s() + ASK_AGAIN_S[look.tries]
+            self._awaited[look.event.container_id] = _Awaited(look.event, look.tries + 1, at_s)
+        elif look.event.ran:
+            self._follower.missed()
 
 
 def _listen(stream: EventStream, inbox: Inbox, subject: str) -> None:

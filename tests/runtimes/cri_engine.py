@@ -14,7 +14,6 @@ import contextlib
 import itertools
 import shutil
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from google.protobuf.message import Message
 
 from hostagent.discovery.cri_proto import cri_pb2 as cri
 from tests.runtimes.image import BUSYBOX_IMAGE, PAUSE_IMAGE, docker_archive, rootfs_tar
-from tests.runtimes.processes import Daemon, end_leftovers
+from tests.runtimes.processes import Daemon, cgroup_of, end_leftovers, new_base
 
 CALL_TIMEOUT_S = 60.0
 Answer = TypeVar("Answer", bound=Message)
@@ -77,7 +76,7 @@ class CriEngine:
         self.base = base
         self.socket = base / "containerd.sock"
         self.log_root = base / "pods"
-        self.cgroup = f"hostagent-{base.name}"
+        self.cgroup = cgroup_of(base)
         self._attempts: dict[tuple[str, str], Iterator[int]] = {}
         self._channel: grpc.Channel | None = None
         config = base / "containerd.toml"
@@ -88,7 +87,7 @@ class CriEngine:
     @contextlib.contextmanager
     def started(cls) -> Iterator[CriEngine]:
         """An engine with the busybox and pause images, torn down whole at the end."""
-        engine = cls(Path(tempfile.mkdtemp(prefix="ha-cri-")))
+        engine = cls(new_base("ha-cri-"))
         try:
             engine.start()
             layer = rootfs_tar()

@@ -15,14 +15,13 @@ import http.client
 import json
 import shutil
 import socket
-import tempfile
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.runtimes.image import BUSYBOX_IMAGE, rootfs_tar
-from tests.runtimes.processes import Daemon, end_leftovers
+from tests.runtimes.processes import Daemon, cgroup_of, end_leftovers, new_base
 
 CALL_TIMEOUT_S = 60.0
 
@@ -56,7 +55,7 @@ class DockerEngine:
         self.base = base
         self.socket = base / "docker.sock"
         self.data_root = base / "docker"
-        self.cgroup = f"hostagent-{base.name}"
+        self.cgroup = cgroup_of(base)
         containerd_socket = base / "containerd.sock"
         containerd_config = base / "containerd.toml"
         containerd_config.write_text(
@@ -91,7 +90,7 @@ class DockerEngine:
     @contextlib.contextmanager
     def started(cls) -> Iterator[DockerEngine]:
         """An engine with the busybox image, torn down whole at the end."""
-        engine = cls(Path(tempfile.mkdtemp(prefix="ha-docker-")))
+        engine = cls(new_base("ha-docker-"))
         try:
             engine.start()
             engine.import_image(BUSYBOX_IMAGE, rootfs_tar())

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from pathlib import Path
 START_DEADLINE_S = 30.0
 STOP_DEADLINE_S = 15.0
 POLL_S = 0.02
+# The file in a runtime's directory that says which test run it belongs to.
+OWNER = "owner.pid"
 
 
 class RuntimeStartError(RuntimeError):
@@ -139,6 +142,24 @@ def end_leftovers(base: Path, cgroup: str) -> None:
     for socket_path in sockets:
         Path(socket_path).unlink(missing_ok=True)
     shutil.rmtree(base, ignore_errors=True)
+
+
+def new_base(prefix: str) -> Path:
+    """An empty directory for a runtime. What a test run that was killed left in one of its own is ended first."""
+    for base in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        try:
+            owner = int((base / OWNER).read_text())
+        except (OSError, ValueError):
+            continue
+        if not Path(f"/proc/{owner}").exists():
+            end_leftovers(base, cgroup_of(base))
+    base = Path(tempfile.mkdtemp(prefix=prefix))
+    (base / OWNER).write_text(str(os.getpid()))
+    return base
+
+
+def cgroup_of(base: Path) -> str:
+    return f"hostagent-{base.name}"
 
 
 def mounts_below(base: Path) -> list[str]:

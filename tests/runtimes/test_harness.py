@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.runtimes.cri_engine import CriEngine
 from tests.runtimes.docker_engine import DockerEngine
 from tests.runtimes.fixtures import NEEDS_CRI, NEEDS_DOCKER
-from tests.runtimes.processes import cgroup_directories, mounts_below, processes_naming, wait_until
+from tests.runtimes.processes import cgroup_directories, cgroup_of, mounts_below, processes_naming, wait_until
 
 
 def left_behind(base: Path, cgroup: str) -> list[str]:
@@ -71,3 +73,20 @@ def test_cri_leaves_nothing_behind() -> None:
         engine.run(pod, "nginx", ["sleep", "1000"])
         engine.containerd.kill()
     assert left_behind(engine.base, engine.cgroup) == []
+
+
+@NEEDS_CRI
+def test_what_a_killed_test_run_left_is_ended_by_the_next_one() -> None:
+    program = """
+import os, signal
+from tests.runtimes.cri_engine import CriEngine
+with CriEngine.started() as engine:
+    engine.run(engine.run_pod("web-0"), "nginx", ["sleep", "1000"])
+    print(engine.base, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=False)
+    base = Path(killed.stdout.strip())
+    assert list(processes_naming(base))
+    with CriEngine.started():
+        assert left_behind(base, cgroup_of(base)) == []

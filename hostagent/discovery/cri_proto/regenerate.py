@@ -7,7 +7,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PACKAGE_ROOT = HERE.parents[2]
-PROTOS = ("cri.proto", "containerd_events.proto")
+PROTOS = ("cri.proto", "containerd.proto")
 
 
 def generate(out: Path) -> None:
