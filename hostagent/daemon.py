@@ -9,14 +9,23 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 from hostagent.clock import Clock
+from hostagent.config.checks import config_notices
+from hostagent.config.listen import parse_listen
 from hostagent.config.load import load_config
-from hostagent.errors import EXIT_OK, ConfigError, StateError
+from hostagent.deliver.lane import Lane
+from hostagent.errors import EXIT_FAILURE, EXIT_OK, ConfigError, StateError
 from hostagent.hookspecs import Discovery, Notice
-from hostagent.model import Block, TargetChange
+from hostagent.model import TargetChange
+from hostagent.observe.api import Api
+from hostagent.observe.health import READER_LIMIT_S, Health
+from hostagent.observe.log import start_logging
+from hostagent.observe.notify import Notifier
 from hostagent.plugins import build_plugin_manager, collect_parts
+from hostagent.reports import Reports
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.tail.feed import Feed
 from hostagent.tail.identity import ignore_lease_signal
@@ -43,8 +52,9 @@ def run(config_path: Path, *, once: bool) -> int:
     plugins = build_plugin_manager()
     parts = collect_parts(plugins)
     config = load_config(config_path, parts)
+    start_logging(config.log)
     clock = Clock()
-    daemon = Daemon(Assembly(config, plugins, parts, clock), clock)
+    daemon = Daemon(Assembly(config, plugins, parts, clock), config_path, clock)
     signal.signal(signal.SIGTERM, daemon.on_signal)
     signal.signal(signal.SIGINT, daemon.on_signal)
     return daemon.run(once=once)
@@ -53,13 +63,14 @@ def run(config_path: Path, *, once: bool) -> int:
 class Daemon:
     """One running agent."""
 
-    def __init__(self, assembly: Assembly, clock: Clock) -> None:
+    def __init__(self, assembly: Assembly, config_path: Path, clock: Clock) -> None:
         self._assembly = assembly
         self._clock = clock
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._listed: set[str] = set()
-        self._declaration_notices: dict[str, Notice] = {}
+        self._refused: dict[str, Notice] = {}
+        self._failure = ""
         config = assembly.config
         ignore_lease_signal()
         self.checkpoint = Checkpoint.open(config.data_dir, clock)
@@ -67,55 +78,100 @@ class Daemon:
         self.files = OpenFiles(assembly.tailers(), config.limits.max_open_files)
         self.registry = Registry(self.watcher, self.files, self.checkpoint, clock, config.limits.rescan_interval_s)
         self.feed = Feed(config.limits.chunk_bytes)
-        assembly.build_lanes(self.checkpoint, Callbacks(self._on_room, self._on_acked))
+        assembly.build_lanes(
+            self.checkpoint, Callbacks(lambda: self.reader.wake(), lambda b: self.reader.note_acked(b))
+        )
         self.lanes = tuple(assembly.lanes.values())
         self.reader = Reader(self.registry, self.watcher, self.feed, self.lanes, clock)
         self.discoveries = {name: assembly.discovery(source) for name, source in config.sources.items()}
+        self.health = self._checks()
+        self.notifier = Notifier(clock)
+        reports = Reports(
+            config=config,
+            config_path=config_path,
+            host=assembly.host,
+            clock=clock,
+            health=self.health,
+            reader=self.reader,
+            registry=self.registry,
+            feed=self.feed,
+            checkpoint=self.checkpoint,
+            lanes=self.lanes,
+            notices=self._notices,
+        )
+        addresses = [parse_listen(text) for text in config.api.listen]
+        self.api = Api(addresses, reports.routes(), clock, tcp_serves_all=config.api.tcp_serves_all)
         self._known = KnownRows(self.checkpoint.files())
 
-    def on_signal(self, number: int, _frame: object) -> None:
+    def on_signal(self, _number: int, _frame: object) -> None:
         """Stop, as the service manager or a person at the terminal asks."""
         self._stop.set()
         self._wake.set()
-        self.reader.wake()
 
     def run(self, *, once: bool) -> int:
         """Start every stage, keep watch until the end, stop them in the order in which a line travels."""
+        if not once:
+            self.api.start()
         for lane in self.lanes:
             lane.start()
         threads = [self._start_discovery(name, discovery) for name, discovery in self.discoveries.items()]
         reader = threading.Thread(target=self._read, args=(once,), name="reader")
         reader.start()
         while reader.is_alive() and not self._stop.is_set():
-            self._clock.wait(self._wake, UPKEEP_S)
+            self._clock.wait(self._wake, min(UPKEEP_S, self.notifier.watchdog_interval_s or UPKEEP_S))
             self._upkeep()
+        self._end(reader, threads)
+        if self._failure:
+            log.error("the reader failed: %s", self._failure)
+            return EXIT_FAILURE
+        return EXIT_OK
+
+    def _end(self, reader: threading.Thread, threads: list[threading.Thread]) -> None:
+        """Stop reading, deliver what is cut as far as the time allows, close. What is left goes on at the next start."""
+        limit_s = self._assembly.config.limits.stop_timeout_s
+        self.health.set_ready("stopping")
+        self.notifier.stopping("delivering what was read")
+        self.notifier.extend_timeout(limit_s + 5)
         self._stop.set()
         self.reader.wake()
         reader.join()
-        deadline_s = self._clock.monotonic_s() + self._assembly.config.limits.stop_timeout_s
+        deadline_s = self._clock.monotonic_s() + limit_s
         for lane in self.lanes:
             lane.stop(deadline_s)
         for lane in self.lanes:
             lane.join(max(0.0, deadline_s - self._clock.monotonic_s()) + 1.0)
         for thread in threads:
             thread.join(1.0)
+        self.api.stop()
         self.watcher.close()
         self.checkpoint.close()
-        return EXIT_OK
 
     # -- the reader's thread -------------------------------------------------------------------------------------
 
     def _read(self, once: bool) -> None:
+        try:
+            self._read_until_stop(once)
+        except Exception as error:
+            self._failure = f"{type(error).__name__}: {error}"
+            log.exception(
+                "unexpected error in the reader; the agent ends, and goes on where it was when it is restarted"
+            )
+        finally:
+            self._stop.set()
+            self._wake.set()
+
+    def _read_until_stop(self, once: bool) -> None:
         """Wait for the first listing, cut again what was in flight, then read."""
         until_s = self._clock.monotonic_s() + LISTING_S
         while self._listed < set(self.discoveries) and self._clock.monotonic_s() < until_s and not self._stop.is_set():
             self.reader.prepare()
         resume_inflight(self.registry, self.checkpoint, self.lanes)
+        self.health.set_ready()
+        self.notifier.ready(f"following {len(self.registry.all_files())} files")
         if once:
             self.reader.run_once(self._stop)
         else:
             self.reader.run(self._stop)
-        self._wake.set()
 
     def _change(self, source: str, change: TargetChange) -> None:
         """Take a discovery's news into the registry."""
@@ -130,10 +186,10 @@ class Daemon:
         try:
             place = self._assembly.place(target)
         except ConfigError as error:
-            self._declaration_notices[target.id] = Notice(target.id, str(error), "correct the declaration")
+            self._refused[target.id] = Notice(target.id, str(error), "correct the declaration")
             log.warning("target %s is not collected: %s", target.id, error)
             return
-        self._declaration_notices.pop(target.id, None)
+        self._refused.pop(target.id, None)
         self.reader.open_target(place, self._known)
 
     # -- other threads -------------------------------------------------------------------------------------------
@@ -143,22 +199,48 @@ class Daemon:
             self.reader.post(lambda: self._change(name, change))
 
         def find() -> None:
-            discovery.run(publish, self._stop)
+            try:
+                discovery.run(publish, self._stop)
+            except Exception:
+                self._refused[name] = Notice(f"source {name}", "its discovery failed", "see the log; restart the agent")
+                log.exception("source %s: unexpected error in its discovery; nothing new is found for it", name)
             publish(TargetChange("listed"))
 
         thread = threading.Thread(target=find, name=f"find:{name}", daemon=True)
         thread.start()
         return thread
 
-    def _on_room(self) -> None:
-        self.reader.wake()
+    def _notices(self) -> list[Notice]:
+        found = [notice for discovery in self.discoveries.values() for notice in discovery.notices()]
+        return [*config_notices(self._assembly.config), *self._refused.values(), *found]
 
-    def _on_acked(self, block: Block) -> None:
-        self.reader.note_acked(block)
+    def _checks(self) -> Health:
+        health = Health(self._clock)
+        health.set_ready("starting: not every source is being watched yet")
+
+        def reader() -> str:
+            age_s = self._clock.monotonic_s() - self.reader.heartbeat_s
+            return f"no progress for {age_s:.0f} s" if age_s > READER_LIMIT_S else ""
+
+        def checkpoint() -> str:
+            return "" if self.checkpoint.healthy else "the checkpoint can't be written; delivery waits"
+
+        health.probe("reader", reader, "restart the agent; nothing is lost, files are read on from their positions")
+        health.probe("checkpoint", checkpoint, f"look at the disk of {self._assembly.config.data_dir}")
+        for lane in self.lanes:
+            health.probe(f"sender {lane.name}", partial(_sender_fault, lane), "see the log; restart the agent")
+        return health
 
     def _upkeep(self) -> None:
-        """Now and then, in the main thread: let the checkpoint look after itself."""
+        """Now and then, in the main thread: feed the watchdog, let the checkpoint look after itself."""
+        if self.notifier.watchdog_interval_s is not None and self.health.report().healthy:
+            self.notifier.alive()
         try:
             self.checkpoint.maintain()
+            self.checkpoint.forget_files(self._clock.wall_ns() - FORGET_AFTER_NS)
         except StateError as error:
             log.warning("checkpoint: %s", error)
+
+
+def _sender_fault(lane: Lane) -> str:
+    return "" if lane.alive else "its thread has ended"

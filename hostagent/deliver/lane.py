@@ -135,6 +135,11 @@ class Lane:
         """Wait for the sender's end; False when it is still busy in its output. In-flight rows make leaving it safe."""
         return self._sender.join(timeout_s)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the sender's thread runs, or has not been started yet."""
+        return self._sender.alive
+
     def nudge(self) -> None:
         """End a back-off early: a link or route has changed. From any thread."""
         self._sender.nudge()

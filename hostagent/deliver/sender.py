@@ -109,6 +109,11 @@ class Sender:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs, or has not been started yet."""
+        return self._thread.ident is None or self._thread.is_alive()
+
     def nudge(self) -> None:
         """Try again now instead of at the end of the back-off: something about the network has changed."""
         self._nudged = True

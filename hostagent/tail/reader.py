@@ -11,6 +11,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from hostagent.clock import Clock
 from hostagent.model import Block
@@ -22,6 +23,8 @@ from hostagent.tail.registry import Place, Registry
 from hostagent.tail.resume import open_target
 from hostagent.tail.tailer import Cursor, RewrittenError, TailedFile
 from hostagent.tail.watcher import Watcher
+
+Answer = TypeVar("Answer")
 
 PACE_S = 0.025
 """Pause after files that are being written right now were read to their end: writes pile up into one read instead of
@@ -56,6 +59,19 @@ class Reader:
         """Have `action` run in the reader's thread, soon. From any thread."""
         self._posted.append(action)
         self.wake()
+
+    def ask(self, question: Callable[[], Answer], timeout_s: float) -> Answer | None:
+        """Have `question` answered in the reader's thread; None when it doesn't come to it in time."""
+        answers: list[Answer] = []
+        answered = threading.Event()
+
+        def answer() -> None:
+            answers.append(question())
+            answered.set()
+
+        self.post(answer)
+        self._clock.wait(answered, timeout_s)
+        return answers[0] if answers else None
 
     def wake(self) -> None:
         """End the reader's wait: something changed outside the watcher. From any thread."""
@@ -139,7 +155,7 @@ class Reader:
                 tailed = self._registry.by_row.get(span.file)
                 if tailed is None:
                     continue
-                tailed.note_ack(block.output, span.end)
+                tailed.note_ack(block.output, span.end, self.heartbeat_s)
                 if tailed.origin.policy.drop_page_cache and tailed.content is not None:
                     os.posix_fadvise(tailed.content.fd, 0, tailed.acked_by_all(), os.POSIX_FADV_DONTNEED)
 
@@ -202,6 +218,8 @@ class Reader:
         if busy:
             tailed.merge()
             tailed.grew_at_s = self.heartbeat_s
+            if tailed.behind_since_s is None:
+                tailed.behind_since_s = self.heartbeat_s
             self._registry.note_growth(tailed)
         if more:
             self._make_ready(tailed)

@@ -56,6 +56,7 @@ class Registry:
         self.copies = Copies(self, clock)
         self.stalled = False
         self.overflows = 0
+        self.rescans = 0
         self.places: dict[str, Place] = {}
         self._watcher = watcher
         self._clock = clock
@@ -322,8 +323,18 @@ class Registry:
         return [*self.by_row.values(), *self._new]
 
     def notices(self) -> list[Notice]:
-        """What can't be read, and why."""
-        return [*self._problems.values(), *self.copies.notices()]
+        """What can't be read or watched as it should be, and why."""
+        return [*self._problems.values(), *self.copies.notices(), *self._watcher.notices()]
+
+    @property
+    def directories(self) -> int:
+        """How many directories are watched or polled."""
+        return len(self._directories)
+
+    @property
+    def polled(self) -> int:
+        """How many of them are polled, because the kernel doesn't watch them."""
+        return len(self._watcher.polled)
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -502,6 +513,7 @@ class Registry:
         ready = self.copies.tend(now_s)
         if now_s < self._rescan_at_s:
             return ready
+        self.rescans += 1
         for target_id in list(self.places):
             ready.extend(self.rescan(target_id))
         ready.extend(self.ended)

@@ -71,6 +71,7 @@ class TailedFile:
 
     __slots__ = (
         "acked",
+        "behind_since_s",
         "closed",
         "constants",
         "content",
@@ -113,6 +114,7 @@ class TailedFile:
         self.unread = True
         self.closed = False
         self.grew_at_s = 0.0
+        self.behind_since_s: float | None = None
         self.ended_at_s: float | None = None
         self.predecessor: TailedFile | None = None
 
@@ -185,11 +187,12 @@ class TailedFile:
             self.acked[lane.name] = position.offset
         self.merge()
 
-    def note_ack(self, lane: str, end: int) -> None:
+    def note_ack(self, lane: str, end: int, now_s: float) -> None:
         """Remember how far an output has acked."""
         if self.acked is None:
             self.acked = {}
         self.acked[lane] = max(end, self.acked.get(lane, 0))
+        self.behind_since_s = None if self.all_acked() else now_s
 
     def all_acked(self) -> bool:
         """Whether every output has acked everything that was read for it."""

@@ -1,0 +1,315 @@
+"""What the running agent says of itself: the answers of the local API and the samples of `/metrics`.
+
+Gathers what the stages know into the types of `observe.report` and the names of `observe.catalogue`. It is asked from
+the API's thread; what belongs to the reader is asked of the reader, with a time-out, so that a wedged reader shows.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from hostagent import __version__
+from hostagent.clock import Clock
+from hostagent.config.model import Config
+from hostagent.deliver.lane import Lane
+from hostagent.deliver.status import LaneStatus
+from hostagent.errors import StateError
+from hostagent.hookspecs import Notice
+from hostagent.observe.api import Answer, Route
+from hostagent.observe.health import Health, render_health, render_readiness
+from hostagent.observe.metrics import CONTENT_TYPE, Sample, process_samples, read_process, render
+from hostagent.observe.report import (
+    AgentReport,
+    ExplainReport,
+    FileReport,
+    FilesReport,
+    NoticeReport,
+    OutputReport,
+    PositionReport,
+    SourceReport,
+)
+from hostagent.state.checkpoint import Checkpoint, LossTotal
+from hostagent.tail.beneath import beneath
+from hostagent.tail.feed import Counters, Feed
+from hostagent.tail.reader import Reader
+from hostagent.tail.registry import Registry
+from hostagent.tail.views import FileView, Overview, overview, view
+
+ASK_S = 3.0
+MOST_FILES = 1000
+EMPTY = Overview((), {}, 0, 0, 0, 0, (Notice("reader", "does not answer", "see `health`; restart the agent"),))
+
+
+class Reports:
+    """Answers for one running agent."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        config_path: Path,
+        host: str,
+        clock: Clock,
+        health: Health,
+        reader: Reader,
+        registry: Registry,
+        feed: Feed,
+        checkpoint: Checkpoint,
+        lanes: tuple[Lane, ...],
+        notices: Callable[[], list[Notice]],
+    ) -> None:
+        self.config = config
+        self.lanes = lanes
+        self._config_path = config_path
+        self._host = host
+        self._clock = clock
+        self._health = health
+        self._reader = reader
+        self._registry = registry
+        self._feed = feed
+        self._checkpoint = checkpoint
+        self._notices = notices
+        self._started_s = clock.monotonic_s()
+
+    def routes(self) -> Mapping[str, Route]:
+        """Path → what answers it."""
+        return {
+            "/metrics": lambda _: Answer(self._metrics().encode(), CONTENT_TYPE),
+            "/healthz": lambda _: _text(*render_health(self._health.report())),
+            "/readyz": lambda _: _text(*render_readiness(self._health.report())),
+            "/status": lambda _: Answer(msgspec.json.encode(self.status())),
+            "/files": lambda query: Answer(msgspec.json.encode(self.files(query))),
+            "/explain": lambda query: Answer(msgspec.json.encode(self.explain(query.get("path", "")))),
+        }
+
+    def status(self) -> AgentReport:
+        """All of `GET /status`."""
+        now = self._overview()
+        figures = read_process()
+        return AgentReport(
+            version=__version__,
+            pid=os.getpid(),
+            host=self._host,
+            config=str(self._config_path),
+            data_dir=str(self.config.data_dir),
+            uptime_s=self._clock.monotonic_s() - self._started_s,
+            health=self._health.report(),
+            sources=tuple(self._source(name, now) for name in self.config.sources),
+            outputs=tuple(self._output(lane.status(), now) for lane in self.lanes),
+            notices=tuple(_notice(notice) for notice in self._all_notices(now)),
+            rss_bytes=figures.rss_bytes,
+            cpu_s=figures.cpu_s,
+            open_fds=figures.open_fds,
+        )
+
+    def files(self, query: Mapping[str, str]) -> FilesReport:
+        """All of `GET /files?source=…&limit=…`."""
+        wanted = [one for one in self._overview().files if query.get("source", one.source) == one.source]
+        limit = int(query["limit"]) if query.get("limit", "").isdigit() else MOST_FILES
+        shown = sorted(wanted, key=lambda one: one.path)[:limit]
+        return FilesReport(files=tuple(_file(one) for one in shown), left_out=len(wanted) - len(shown))
+
+    def explain(self, path: str) -> ExplainReport:
+        """All of `GET /explain?path=…`: what is done with a path, step by step."""
+        answer = self._reader.ask(lambda: self._explain(path), ASK_S)
+        return answer or ExplainReport(path=_shown(path), collected=False, steps=("the reader does not answer",))
+
+    def _explain(self, path: str) -> ExplainReport:
+        """In the reader's thread."""
+        steps = []
+        tailed = self._registry.by_path.get(path) or self._registry.by_path.get(os.path.realpath(path))
+        for place in self._registry.places.values():
+            target = place.origin.target
+            if not path.startswith(target.root):
+                continue
+            inner = beneath(target.root, path)
+            if place.selection.matches(inner):
+                steps.append(f"source {target.source} includes it ({target.id}, declared in: {target.declaration})")
+            elif any(glob.matches(inner) for glob in place.selection.globs):
+                steps.append(f"source {target.source} includes it, but one of its exclude patterns rules it out")
+        steps = steps or ["no include pattern of any source matches it"]
+        steps += [f"{notice.message} ({notice.hint})" for notice in self._registry.notices() if notice.subject == path]
+        if tailed is None:
+            return ExplainReport(path=_shown(path), collected=False, steps=tuple(steps))
+        from_file = _file(view(tailed))
+        steps.append(f"it is file {tailed.row}, generation {tailed.generation}; {from_file.state}")
+        return ExplainReport(
+            path=_shown(path),
+            collected=True,
+            source=tailed.origin.target.source,
+            steps=tuple(steps),
+            file=from_file,
+        )
+
+    def _overview(self) -> Overview:
+        return self._reader.ask(lambda: overview(self._registry), ASK_S) or EMPTY
+
+    def _all_notices(self, now: Overview) -> list[Notice]:
+        return [*self._checkpoint.notices(), *self._notices(), *now.notices]
+
+    def _source(self, name: str, now: Overview) -> SourceReport:
+        source = self.config.sources[name]
+        files = [one for one in now.files if one.source == name]
+        counters = self._feed.counters.get(name, Counters())
+        since = [one.behind_since_s for one in files if one.behind_since_s is not None]
+        return SourceReport(
+            name=name,
+            type=source.type,
+            outputs=source.outputs,
+            targets=now.targets.get(name, 0),
+            files=len(files),
+            open_files=sum(one.is_open for one in files),
+            behind_bytes=sum(max((one.behind(output) for output in one.positions), default=0) for one in files),
+            lag_s=self._clock.monotonic_s() - min(since) if since else None,
+            read_records=counters.records,
+            read_bytes=counters.raw_bytes,
+            invalid_utf8=counters.invalid_utf8,
+            unparsed=counters.unparsed,
+            dropped=counters.dropped,
+            lost_bytes=sum(total.bytes for total in self._losses() if total.source == name),
+        )
+
+    def _losses(self) -> list[LossTotal]:
+        try:
+            return self._checkpoint.loss_totals()
+        except StateError:
+            return []
+
+    def _output(self, lane: LaneStatus, now: Overview) -> OutputReport:
+        config = self.config.outputs[lane.name]
+        mine = [one for one in now.files if lane.name in one.positions]
+        since = [one.behind_since_s for one in mine if one.behind_since_s is not None and one.behind(lane.name)]
+        wall_ns = self._clock.wall_ns()
+        return OutputReport(
+            name=lane.name,
+            type=config.type,
+            state=lane.state,
+            state_age_s=(wall_ns - lane.since_ns) / 1e9,
+            last_error=lane.last_error,
+            last_error_age_s=None if lane.last_error_ns is None else (wall_ns - lane.last_error_ns) / 1e9,
+            behind_bytes=sum(one.behind(lane.name) for one in mine),
+            lag_s=self._clock.monotonic_s() - min(since) if since else None,
+            queued_blocks=lane.queued_blocks,
+            unacked_blocks=lane.unacked_blocks,
+            unsent_bytes=lane.unsent_bytes,
+            spooled_blocks=lane.spooled_blocks,
+            spooled_bytes=lane.spooled_bytes,
+            spool_max_bytes=config.spool.max_bytes,
+            delivered_records=lane.counters.records,
+            delivered_bytes=lane.counters.raw_bytes,
+            retries=lane.counters.retries,
+            dead_letters=lane.counters.dead_letters,
+        )
+
+    # -- metrics -------------------------------------------------------------------------------------------------
+
+    def _metrics(self) -> str:
+        now = self._overview()
+        return render([*self._agent_samples(now), *self._source_samples(now), *self._output_samples()])
+
+    def _agent_samples(self, now: Overview) -> Iterator[Sample]:
+        health = self._health.report()
+        yield Sample("hostagent_build_info", 1, (__version__, platform.python_version()))
+        yield Sample("hostagent_healthy", health.healthy)
+        yield Sample("hostagent_ready", health.ready)
+        yield Sample("hostagent_notices", len(self._all_notices(now)))
+        age_s = self._clock.monotonic_s() - self._reader.heartbeat_s
+        yield Sample("hostagent_reader_heartbeat_age_seconds", age_s)
+        yield Sample("hostagent_inflight_bytes", sum(lane.status().unsent_bytes for lane in self.lanes))
+        yield Sample("hostagent_files_known", len(now.files))
+        yield Sample("hostagent_files_open", sum(one.is_open for one in now.files))
+        yield Sample("hostagent_directories_watched", now.directories - now.polled)
+        yield Sample("hostagent_directories_polled", now.polled)
+        yield Sample("hostagent_watcher_overflows_total", now.overflows)
+        yield Sample("hostagent_rescans_total", now.rescans)
+        yield Sample("hostagent_checkpoint_healthy", self._checkpoint.healthy)
+        yield from process_samples(read_process())
+
+    def _source_samples(self, now: Overview) -> Iterator[Sample]:
+        losses = self._losses()
+        now_s = self._clock.monotonic_s()
+        for name, source in self.config.sources.items():
+            counters = self._feed.counters.get(name, Counters())
+            files = [one for one in now.files if one.source == name]
+            lost = [total for total in losses if total.source == name]
+            yield Sample("hostagent_source_read_bytes_total", counters.raw_bytes, (name,))
+            yield Sample("hostagent_source_read_records_total", counters.records, (name,))
+            yield Sample("hostagent_source_dropped_records_total", counters.dropped, (name,))
+            yield Sample("hostagent_source_unparsed_records_total", counters.unparsed, (name,))
+            yield Sample("hostagent_source_invalid_utf8_total", counters.invalid_utf8, (name,))
+            yield Sample("hostagent_source_losses_total", sum(total.losses for total in lost), (name,))
+            yield Sample("hostagent_source_lost_bytes_total", sum(total.bytes for total in lost), (name,))
+            yield Sample("hostagent_source_targets", now.targets.get(name, 0), (name,))
+            yield Sample("hostagent_source_files", len(files), (name,))
+            yield Sample("hostagent_source_files_open", sum(one.is_open for one in files), (name,))
+            for output in source.outputs:
+                behind = [one for one in files if one.behind(output)]
+                since_s = min((one.behind_since_s or now_s for one in behind), default=now_s)
+                yield Sample("hostagent_source_lag_bytes", sum(one.behind(output) for one in behind), (name, output))
+                yield Sample("hostagent_source_lag_seconds", now_s - since_s, (name, output))
+
+    def _output_samples(self) -> Iterator[Sample]:
+        for lane in self.lanes:
+            status, name = lane.status(), (lane.name,)
+            counters = status.counters
+            values: Mapping[str, float] = {
+                "hostagent_output_up": status.state == "ok",
+                "hostagent_output_cut_blocks_total": counters.blocks_cut,
+                "hostagent_output_cut_records_total": counters.records_cut,
+                "hostagent_output_cut_bytes_total": counters.raw_bytes_cut,
+                "hostagent_output_encoded_bytes_total": counters.encoded_bytes_cut,
+                "hostagent_output_delivered_blocks_total": counters.blocks,
+                "hostagent_output_delivered_records_total": counters.records,
+                "hostagent_output_delivered_bytes_total": counters.raw_bytes,
+                "hostagent_output_compressed_bytes_total": counters.compressed_bytes,
+                "hostagent_output_requests_total": counters.requests,
+                "hostagent_output_retries_total": counters.retries,
+                "hostagent_output_splits_total": counters.splits,
+                "hostagent_output_dead_letters_total": counters.dead_letters,
+                "hostagent_output_sender_crashes_total": counters.crashes,
+                "hostagent_output_queued_blocks": status.queued_blocks,
+                "hostagent_output_unacked_blocks": status.unacked_blocks,
+                "hostagent_output_unsent_bytes": status.unsent_bytes,
+                "hostagent_spool_blocks": status.spooled_blocks,
+                "hostagent_spool_bytes": status.spooled_bytes,
+                "hostagent_spool_max_bytes": self.config.outputs[lane.name].spool.max_bytes,
+            }
+            for metric, value in values.items():
+                yield Sample(metric, value, name)
+
+
+def _text(status: int, text: str) -> Answer:
+    return Answer(text.encode(), "text/plain; charset=utf-8", status)
+
+
+def _notice(notice: Notice) -> NoticeReport:
+    return NoticeReport(subject=_shown(notice.subject), message=_shown(notice.message), hint=_shown(notice.hint))
+
+
+def _shown(text: str) -> str:
+    """Text that may hold the odd bytes of a file name, as something any terminal and JSON can take."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _file(one: FileView) -> FileReport:
+    return FileReport(
+        path=_shown(one.path),
+        source=one.source,
+        state=one.state,
+        size_bytes=one.size,
+        positions=tuple(
+            PositionReport(output=output, offset=offset, behind_bytes=one.behind(output))
+            for output, offset in one.positions.items()
+        ),
+        target=one.target,
+        storage=one.storage,
+        device=one.identity.device,
+        inode=one.identity.inode,
+        generation=one.generation,
+        tags=one.tags,
+    )
