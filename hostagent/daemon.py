@@ -19,7 +19,7 @@ from hostagent.config.load import load_config
 from hostagent.deliver.lane import Lane
 from hostagent.errors import EXIT_FAILURE, EXIT_OK, ConfigError, StateError
 from hostagent.hookspecs import Discovery, Notice
-from hostagent.model import TargetChange
+from hostagent.model import Block, TargetChange
 from hostagent.observe.api import Api
 from hostagent.observe.health import READER_LIMIT_S, Health
 from hostagent.observe.log import start_logging
@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 LISTING_S = 10.0
 """How long the start waits for discoveries to list what is there before blocks in flight are cut again."""
 
-UPKEEP_S = 1.0
+WATCH_S = 2.0
+UPKEEP_S = 30.0
 FORGET_AFTER_NS = 48 * 3600 * 1_000_000_000
 """Rows of files that are gone are kept this long: a file may come back (unmounted disk, restored directory)."""
 
@@ -71,6 +72,7 @@ class Daemon:
         self._listed: set[str] = set()
         self._refused: dict[str, Notice] = {}
         self._failure = ""
+        self._upkeep_at_s = 0.0
         config = assembly.config
         ignore_lease_signal()
         self.checkpoint = Checkpoint.open(config.data_dir, clock)
@@ -78,9 +80,7 @@ class Daemon:
         self.files = OpenFiles(assembly.tailers(), config.limits.max_open_files)
         self.registry = Registry(self.watcher, self.files, self.checkpoint, clock, config.limits.rescan_interval_s)
         self.feed = Feed(config.limits.chunk_bytes)
-        assembly.build_lanes(
-            self.checkpoint, Callbacks(lambda: self.reader.wake(), lambda b: self.reader.note_acked(b))
-        )
+        assembly.build_lanes(self.checkpoint, Callbacks(self._on_room, self._on_acked))
         self.lanes = tuple(assembly.lanes.values())
         self.reader = Reader(self.registry, self.watcher, self.feed, self.lanes, clock)
         self.discoveries = {name: assembly.discovery(source) for name, source in config.sources.items()}
@@ -118,7 +118,7 @@ class Daemon:
         reader = threading.Thread(target=self._read, args=(once,), name="reader")
         reader.start()
         while reader.is_alive() and not self._stop.is_set():
-            self._clock.wait(self._wake, min(UPKEEP_S, self.notifier.watchdog_interval_s or UPKEEP_S))
+            self._clock.wait(self._wake, min(WATCH_S, self.notifier.watchdog_interval_s or WATCH_S))
             self._upkeep()
         self._end(reader, threads)
         if self._failure:
@@ -127,7 +127,7 @@ class Daemon:
         return EXIT_OK
 
     def _end(self, reader: threading.Thread, threads: list[threading.Thread]) -> None:
-        """Stop reading, deliver what is cut as far as the time allows, close. What is left goes on at the next start."""
+        """Stop reading, deliver what is cut as far as the time allows, close; the rest goes on at the next start."""
         limit_s = self._assembly.config.limits.stop_timeout_s
         self.health.set_ready("stopping")
         self.notifier.stopping("delivering what was read")
@@ -153,9 +153,7 @@ class Daemon:
             self._read_until_stop(once)
         except Exception as error:
             self._failure = f"{type(error).__name__}: {error}"
-            log.exception(
-                "unexpected error in the reader; the agent ends, and goes on where it was when it is restarted"
-            )
+            log.exception("unexpected error in the reader; the agent ends, a restart goes on where it was")
         finally:
             self._stop.set()
             self._wake.set()
@@ -193,6 +191,12 @@ class Daemon:
         self.reader.open_target(place, self._known)
 
     # -- other threads -------------------------------------------------------------------------------------------
+
+    def _on_room(self) -> None:
+        self.reader.wake()
+
+    def _on_acked(self, block: Block) -> None:
+        self.reader.note_acked(block)
 
     def _start_discovery(self, name: str, discovery: Discovery) -> threading.Thread:
         def publish(change: TargetChange) -> None:
@@ -235,6 +239,10 @@ class Daemon:
         """Now and then, in the main thread: feed the watchdog, let the checkpoint look after itself."""
         if self.notifier.watchdog_interval_s is not None and self.health.report().healthy:
             self.notifier.alive()
+        now_s = self._clock.monotonic_s()
+        if now_s < self._upkeep_at_s:
+            return
+        self._upkeep_at_s = now_s + UPKEEP_S
         try:
             self.checkpoint.maintain()
             self.checkpoint.forget_files(self._clock.wall_ns() - FORGET_AFTER_NS)
