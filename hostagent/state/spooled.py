@@ -32,6 +32,7 @@ class SpoolHeader(msgspec.Struct, frozen=True, gc=False):
     records: int
     raw_bytes: int
     delivery_id: str
+    indexes: tuple[int, ...] | None = None
 
 
 class Weight(msgspec.Struct, gc=False):
@@ -82,6 +83,7 @@ def encode_block(block: Block, delivery: Delivery, spooled_ns: int) -> bytes:
         delivery.records,
         block.raw_bytes,
         delivery.id,
+        None if delivery.indexes is None else tuple(delivery.indexes),
     )
     return _encode_header(header)
 
@@ -95,7 +97,14 @@ def decode_block(header: bytes, payload: bytes) -> SpooledBlock:
     """A block with its delivery, the same that was spooled."""
     known = _decode_header(header)
     delivery = Delivery(
-        known.delivery_id, payload, known.content_type, known.compression, known.records, known.observed_ns
+        known.delivery_id,
+        payload,
+        known.content_type,
+        known.compression,
+        known.records,
+        known.observed_ns,
+        known.id,
+        known.indexes,
     )
     return SpooledBlock(known, delivery)
 

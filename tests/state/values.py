@@ -61,7 +61,7 @@ def flip(path: Path, offset: int, mask: int = 0x40) -> None:
 
 
 def delivery(name: str, body: bytes = b"body") -> Delivery:
-    return Delivery(name, body, "application/x-ndjson", "zstd", 3, 123)
+    return Delivery(name, body, "application/x-ndjson", "zstd", 3, 123, name)
 
 
 def spool_config(**fields: object) -> SpoolConfig:

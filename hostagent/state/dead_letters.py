@@ -1,0 +1,306 @@
+"""What backends refused for good, kept on disk with the reason until an operator decides.
+
+A sender puts records here before it lets their block count as done; the command line lists, prints and requeues them.
+Segments per output, the oldest make room and go into the ledger first. It never talks to a backend. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import zstandard
+
+from hostagent.clock import Clock
+from hostagent.errors import StateError
+from hostagent.hookspecs import Notice
+from hostagent.model import Delivery, Loss
+from hostagent.state.frames import PREFIX_BYTES, Damage, Frame
+from hostagent.state.ledger import LossReason
+from hostagent.state.quarantine import Quarantine
+from hostagent.state.segments import SegmentLog
+from hostagent.state.spooled import directory_name
+from hostagent.state.survey import Segment, open_for_reading, scan_segment, survey
+
+DEAD_LETTERS_DIRECTORY = "dead-letters"
+MAX_BYTES = 256 * 1024 * 1024
+_LETTER_FRAME = 2
+_GONE_FRAME = 3
+_REASON_CHARACTERS = 500
+# Letters put again after a crash are the newest ones.
+_REMEMBERED = 4096
+
+
+class LetterHeader(msgspec.Struct, frozen=True, gc=False):
+    """What one put() stored: records of one delivery, in order; `why[i]` is the place of record i's reason."""
+
+    output: str
+    at_ns: int
+    observed_ns: int
+    block: str
+    delivery: str
+    content_type: str
+    sizes: tuple[int, ...]
+    reasons: tuple[str, ...]
+    why: tuple[int, ...]
+    key: bytes
+
+
+class DeadLetter(NamedTuple):
+    """A listed entry; `id` names it to cat and requeue. `bytes` is its size on disk."""
+
+    id: str
+    header: LetterHeader
+    bytes: int
+
+
+class DeadLetterStats(NamedTuple):
+    """What is kept for one output."""
+
+    disk_bytes: int
+    letters: int
+    records: int
+
+
+class DeadLetters:
+    """The dead letters of all outputs."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        clock: Clock,
+        on_loss: Callable[[Sequence[Loss]], None],
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        """Open what an earlier run left; an output without dead letters has nothing on disk."""
+        self._directory = data_dir / DEAD_LETTERS_DIRECTORY
+        self._clock = clock
+        self._on_loss = on_loss
+        self._max_bytes = max_bytes
+        self._quarantine = Quarantine(data_dir, clock)
+        self._lock = threading.Lock()
+        self._boxes: dict[str, _Box] = {}
+        self._notices: list[Notice] = []
+
+    def put(self, *, output: str, delivery: Delivery, letters: Sequence[tuple[bytes, str]]) -> None:
+        """Store records with their reasons durably before returning; StateError when that is not possible now."""
+        header, payload = _encode(output, self._clock.wall_ns(), delivery, letters)
+        with self._lock:
+            self._box(output).put(header, payload)
+
+    def entries(self, output: str) -> list[DeadLetter]:
+        """What is kept for an output, oldest first."""
+        with self._lock:
+            return self._box(output).entries() if self._kept(output) else []
+
+    def records(self, output: str, id_: str) -> list[bytes]:
+        """The records of an entry, as the encoder had made them."""
+        directory = self._directory / directory_name(output)
+        return read_records(directory, id_)
+
+    def forget(self, output: str, ids: Iterable[str]) -> None:
+        """Entries that were requeued or are not wanted any more."""
+        with self._lock:
+            self._box(output).forget(list(ids))
+
+    def stats(self, output: str) -> DeadLetterStats:
+        """How much is kept for an output."""
+        with self._lock:
+            return self._box(output).stats() if self._kept(output) else DeadLetterStats(0, 0, 0)
+
+    def notices(self) -> list[Notice]:
+        """What an operator should know."""
+        with self._lock:
+            return [notice for box in self._boxes.values() for notice in box.notices]
+
+    def close(self) -> None:
+        """Let another process have the directories."""
+        with self._lock:
+            for box in self._boxes.values():
+                box.close()
+            self._boxes.clear()
+
+    def _kept(self, output: str) -> bool:
+        return output in self._boxes or (self._directory / directory_name(output)).exists()
+
+    def _box(self, output: str) -> _Box:
+        box = self._boxes.get(output)
+        if box is None:
+            directory = self._directory / directory_name(output)
+            log = SegmentLog(directory, max(self._max_bytes // 8, 64 * 1024), self._quarantine)
+            try:
+                box = _Box(log, output, self._max_bytes, self._clock, self._on_loss)
+            except BaseException:
+                log.close()
+                raise
+            self._boxes[output] = box
+        return box
+
+
+class _Box:
+    """The dead letters of one output; its owner has the lock."""
+
+    def __init__(
+        self, log: SegmentLog, output: str, max_bytes: int, clock: Clock, on_loss: Callable[[Sequence[Loss]], None]
+    ) -> None:
+        self.notices: list[Notice] = []
+        self._log = log
+        self._output = output
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._on_loss = on_loss
+        self._gone: set[str] = set()
+        self._newest: deque[bytes] = deque(maxlen=_REMEMBERED)
+        self._letters = 0
+        self._records = 0
+        self._take_stock()
+
+    def put(self, header: LetterHeader, payload: bytes) -> None:
+        if header.key in self._newest:
+            return
+        head = _encode_header(header)
+        self._make_room(PREFIX_BYTES + len(head) + len(payload))
+        self._log.append(_LETTER_FRAME, head, payload)
+        self._log.sync()
+        self._newest.append(header.key)
+        self._letters += 1
+        self._records += len(header.sizes)
+
+    def entries(self) -> list[DeadLetter]:
+        return [
+            letter for segment in self._log.segments for letter in _letters_of(segment) if letter.id not in self._gone
+        ]
+
+    def forget(self, ids: list[str]) -> None:
+        going = {letter.id: letter for letter in self.entries() if letter.id in ids}
+        if not going:
+            return
+        self._log.append(_GONE_FRAME, _encode_gone(list(going)), b"")
+        self._log.sync()
+        self._gone.update(going)
+        self._letters -= len(going)
+        self._records -= sum(len(letter.header.sizes) for letter in going.values())
+        # From the oldest on only: a younger segment may say what is gone in an older one.
+        while len(self._log.segments) > 1 and all(one.id in self._gone for one in _letters_of(self._log.segments[0])):
+            self._remove_oldest()
+
+    def stats(self) -> DeadLetterStats:
+        return DeadLetterStats(self._log.disk_bytes, self._letters, self._records)
+
+    def close(self) -> None:
+        self._log.close()
+
+    def _take_stock(self) -> None:
+        log = self._log
+        lost = [self._loss(f"segment {number:012d}", 0, LossReason.DEAD_LETTER_MISSING) for number in log.missing]
+        lost += [self._loss(one.path.name, 0, LossReason.DEAD_LETTER_DAMAGED) for one in log.unreadable]
+        for segment, found in log.frames(log.head):
+            if isinstance(found, Damage):
+                lost.append(self._loss(segment.path.name, found.start, LossReason.DEAD_LETTER_DAMAGED))
+            elif found.kind == _GONE_FRAME:
+                self._gone.update(_decode_gone(found.header))
+        if lost:
+            self._on_loss(lost)
+            self.notices += [Notice(f"dead letters {self._output}", f"{one.path}: {one.reason}", "") for one in lost]
+        log.settle()
+        for letter in self.entries():
+            self._newest.append(letter.header.key)
+            self._letters += 1
+            self._records += len(letter.header.sizes)
+
+    def _make_room(self, need_bytes: int) -> None:
+        while self._log.segments and self._log.disk_bytes + need_bytes > self._max_bytes:
+            oldest = self._log.segments[0]
+            going = [letter for letter in _letters_of(oldest) if letter.id not in self._gone]
+            if going:
+                self._on_loss([self._loss(oldest.path.name, 0, LossReason.DEAD_LETTER_DROPPED)])
+            self._letters -= len(going)
+            self._records -= sum(len(letter.header.sizes) for letter in going)
+            self._remove_oldest()
+
+    def _remove_oldest(self) -> None:
+        segment = self._log.segments[0]
+        self._log.remove(segment)
+        self._gone = {id_ for id_ in self._gone if not id_.startswith(f"{segment.number}-")}
+
+    def _loss(self, name: str, start: int, reason: LossReason) -> Loss:
+        path = f"{DEAD_LETTERS_DIRECTORY}/{self._log.directory.name}/{name}"
+        return Loss("", path, 0, start, None, reason, self._clock.wall_ns(), self._output)
+
+
+_encode_header = msgspec.msgpack.Encoder().encode
+_decode_header = msgspec.msgpack.Decoder(LetterHeader).decode
+_encode_gone = msgspec.msgpack.Encoder().encode
+_decode_gone = msgspec.msgpack.Decoder(list[str]).decode
+
+
+def read_entries(directory: Path) -> Iterator[DeadLetter]:
+    """The entries of an output's directory, oldest first, for a command beside a running agent."""
+    if not directory.exists():
+        return
+    segments = survey(directory).segments
+    gone: set[str] = set()
+    for segment in segments:
+        for found in scan_segment(segment, 0, segment.size):
+            if isinstance(found, Frame) and found.kind == _GONE_FRAME:
+                gone.update(_decode_gone(found.header))
+    for segment in segments:
+        for letter in _letters_of(segment):
+            if letter.id not in gone:
+                yield letter
+
+
+def read_records(directory: Path, id_: str) -> list[bytes]:
+    """The records of one entry; StateError when there is no such entry, or its bytes are damaged."""
+    number, _, offset = id_.partition("-")
+    for segment in survey(directory).segments if directory.exists() else ():
+        if number == str(segment.number) and offset.isdigit():
+            for found in scan_segment(segment, int(offset), segment.size, payloads=True):
+                if isinstance(found, Frame) and found.offset == int(offset) and found.kind == _LETTER_FRAME:
+                    return _decode_payload(segment, found)
+                break
+    raise StateError(f"{directory}: no sound dead letter {id_!r}; `hostagent dead-letters ls` lists them")
+
+
+def _letters_of(segment: Segment) -> Iterator[DeadLetter]:
+    for found in scan_segment(segment, 0, segment.size):
+        if isinstance(found, Frame) and found.kind == _LETTER_FRAME:
+            yield DeadLetter(f"{segment.number}-{found.offset}", _decode_header(found.header), found.payload_bytes)
+
+
+def _decode_payload(segment: Segment, frame: Frame) -> list[bytes]:
+    fd = open_for_reading(segment.path)
+    try:
+        packed = os.pread(fd, frame.payload_bytes, frame.payload_offset)
+    finally:
+        os.close(fd)
+    joined = zstandard.ZstdDecompressor().decompress(packed)
+    records = []
+    start = 0
+    for size in _decode_header(frame.header).sizes:
+        records.append(joined[start : start + size])
+        start += size
+    return records
+
+
+def _encode(
+    output: str, at_ns: int, delivery: Delivery, letters: Sequence[tuple[bytes, str]]
+) -> tuple[LetterHeader, bytes]:
+    joined = b"".join(record for record, _ in letters)
+    sizes = tuple(len(record) for record, _ in letters)
+    places: dict[str, int] = {}
+    # A reason quotes the backend, which may say anything.
+    reasons = (reason[:_REASON_CHARACTERS].encode("utf-8", "replace").decode() for _, reason in letters)
+    why = tuple(places.setdefault(reason, len(places)) for reason in reasons)
+    key = hashlib.blake2b(repr((delivery.id, sizes)).encode() + joined, digest_size=8).digest()
+    block = delivery.block or delivery.id
+    header = LetterHeader(
+        output, at_ns, delivery.observed_ns, block, delivery.id, delivery.content_type, sizes, tuple(places), why, key
+    )
+    return header, zstandard.ZstdCompressor(level=1).compress(joined)
