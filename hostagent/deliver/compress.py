@@ -12,6 +12,8 @@ import zstandard
 
 # docs/decisions/010-compression.md has the measurements behind these.
 DEFAULT_ZSTD_LEVEL = 1
+# Level 1 looks back 512 KiB by itself; a block is about 1 MiB, and seeing all of it costs nothing.
+_ZSTD_WINDOW_LOG = 20
 DEFAULT_GZIP_LEVEL = 1
 
 
@@ -33,7 +35,14 @@ class ZstdCompressor:
     name = "zstd"
 
     def __init__(self, level: int) -> None:
-        self._context = zstandard.ZstdCompressor(level=level, write_checksum=False, write_content_size=True)
+        own = zstandard.ZstdCompressionParameters.from_level(level)
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            level,
+            window_log=max(own.window_log, _ZSTD_WINDOW_LOG),
+            write_checksum=False,
+            write_content_size=True,
+        )
+        self._context = zstandard.ZstdCompressor(compression_params=parameters)
 
     def compress(self, body: bytes) -> bytes:
         return self._context.compress(body)
