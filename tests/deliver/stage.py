@@ -32,6 +32,7 @@ class LineEncoder:
     """Lines in, lines out; delivery never asks an encoder for more than to join and split."""
 
     content_type = "application/x-ndjson"
+    timed = False
 
     def encode(self, batch: Batch, observed_ns: int) -> Encoded:
         raise NotImplementedError
