@@ -82,31 +82,30 @@ class Poller:
         return [] if now == before else self._differences(directory, before, now)
 
     def _differences(self, directory: str, before: Snapshot, now: Snapshot) -> list[Event]:
+        """What lies between two snapshots. Names are given up before any is taken: renames may form a chain or ring."""
         gone = {name: seen for name, seen in before.items() if _replaced(seen, now.get(name))}
         new = {name: seen for name, seen in now.items() if _replaced(seen, before.get(name))}
         old_name_of = {seen.inode: name for name, seen in gone.items()}
-        moved: list[Event] = []
+        left, arrived = [], {}
         for name, seen in new.items():
-            old_name = old_name_of.pop(seen.inode, None)
-            if old_name is None or before[old_name].is_dir != seen.is_dir:
+            old_name = old_name_of.get(seen.inode)
+            if old_name is None or gone[old_name].is_dir != seen.is_dir:
                 continue
-            del gone[old_name]
+            del gone[old_name], old_name_of[seen.inode]
             self._cookie += 1
-            moved.append(Event(Kind.MOVED_FROM, directory, old_name, self._cookie, seen.is_dir))
-            moved.append(Event(Kind.MOVED_TO, directory, name, self._cookie, seen.is_dir))
-        arrived = {event.name for event in moved if event.kind is Kind.MOVED_TO}
-        deleted = [Event(Kind.DELETED, directory, name, is_dir=seen.is_dir) for name, seen in gone.items()]
+            left.append(Event(Kind.MOVED_FROM, directory, old_name, self._cookie, seen.is_dir))
+            arrived[name] = Event(Kind.MOVED_TO, directory, name, self._cookie, seen.is_dir)
+        deleted = [Event(Kind.DELETED, directory, name, 0, seen.is_dir) for name, seen in gone.items()]
         created = [
-            Event(Kind.CREATED, directory, name, is_dir=seen.is_dir)
-            for name, seen in new.items()
-            if name not in arrived
+            Event(Kind.CREATED, directory, name, 0, seen.is_dir) for name, seen in new.items() if name not in arrived
         ]
+        # A file that was renamed may have been written to before.
         modified = [
             Event(Kind.MODIFIED, directory, name)
             for name, seen in now.items()
-            if not seen.is_dir and (name in arrived or (name in before and name not in new and before[name] != seen))
+            if not seen.is_dir and (name in arrived or (name not in new and before[name] != seen))
         ]
-        return moved + deleted + created + modified
+        return [*left, *deleted, *arrived.values(), *created, *modified]
 
 
 def _replaced(seen: _Seen, other: _Seen | None) -> bool:

@@ -83,6 +83,7 @@ class Watcher:
         self._roots: dict[str, str] = {}
         self._descriptors: dict[str, int] = {}
         self._directories: dict[int, list[str]] = {}
+        self._seen_last: list[Event] = []
         self._retry_s = 0.0
         self._wake_lock = threading.Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -140,9 +141,12 @@ class Watcher:
                 reason = self._limit = self._limit or "fs.inotify.max_user_watches"
         self._roots[directory] = root
         if not reason:
-            self._poller.discard(directory)
-            self._reasons.pop(directory, None)
+            if self._reasons.pop(directory, None):
+                # Watched by now, so this last look closes the gap between the look before and the watch.
+                self._seen_last += self._poller.look(directory)
+                self._poller.discard(directory)
             return True
+        self._detach(directory)
         try:
             self._poller.add(directory, root)
         except OpenError as error:
@@ -200,6 +204,8 @@ class Watcher:
     def read(self, timeout_s: float | None) -> list[Event]:
         """Events since the last call; waits for the first one, for `wake`, or for the time to pass."""
         due_s = self._poller.due_s()
+        if self._seen_last:
+            timeout_s = 0.0
         if due_s is not None and (timeout_s is None or due_s < timeout_s):
             timeout_s = due_s
         ready = self._poll.poll(None if timeout_s is None else max(0.0, timeout_s * 1000))
@@ -210,8 +216,15 @@ class Watcher:
             else:
                 events += self._kernel_events(fd)
         if due_s is not None and self._poller.due_s() == 0.0:
-            events += self._poller.round()
-            events += self._retry_watches()
+            found = self._poller.round()
+            for event in found:
+                if event.kind is Kind.DIRECTORY_GONE:
+                    self._forget(event.directory)
+            events += found
+            self._retry_watches()
+        if self._seen_last:
+            events += self._seen_last
+            self._seen_last = []
         return events
 
     def _kernel_events(self, fd: int) -> Iterator[Event]:
@@ -256,27 +269,15 @@ class Watcher:
             self._roots.pop(directory, None)
             yield Event(Kind.DIRECTORY_GONE, directory)
 
-    def _retry_watches(self) -> list[Event]:
+    def _retry_watches(self) -> None:
         """Ask for real watches again now and then: the limit may have been raised, or others may have let go."""
         if not self._limit or self._inotify is None or self._clock.monotonic_s() < self._retry_s:
-            return []
+            return
         self._retry_s = self._clock.monotonic_s() + RETRY_WATCHES_S
-        events: list[Event] = []
-        for directory in [d for d, reason in self._reasons.items() if reason == self._limit]:
-            try:
-                fd = self._open(directory, self._roots[directory])
-            except OpenError:  # the next round finds it gone
-                continue
-            try:
-                self._add(fd, directory)
-            except (OSError, OpenError):
-                break
-            finally:
-                os.close(fd)
-            events += self._poller.look(directory)
-            self._poller.discard(directory)
-            self._reasons.pop(directory, None)
-        return events
+        for directory in [directory for directory, reason in self._reasons.items() if reason == self._limit]:
+            self.watch(directory, self._roots[directory])
+            if directory in self._reasons:
+                return
 
     @property
     def polled(self) -> frozenset[str]:

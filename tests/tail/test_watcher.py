@@ -5,14 +5,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from hostagent.clock import Clock
 from hostagent.tail.watcher import Event, Kind, Watcher
-from tests.support.waiting import wait_for
 
 
 @pytest.fixture
@@ -22,11 +21,9 @@ def watcher() -> Iterator[Watcher]:
     watcher.close()
 
 
-def collect(watcher: Watcher, until: Callable[[list[Event]], bool] | None = None) -> list[Event]:
-    """Everything that is reported now, or until it is enough."""
+def collect(watcher: Watcher) -> list[Event]:
+    """Everything that is reported now."""
     events: list[Event] = []
-    if until is not None:
-        return wait_for(lambda: events.extend(watcher.read(0.1)) or (until(events) and events), f"events in {events}")
     while more := watcher.read(0):
         events += more
     return events
