@@ -86,10 +86,13 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ContainerChange(NamedTuple):
-    """What a runtime's discovery publishes; `removed` carries the last value that was known of the container."""
+    """What a runtime's discovery publishes; `removed` carries the last value that was known of the container.
 
-    kind: str  # "added" | "changed" | "removed"
-    container: Container
+    `listed` comes once, without a container: everything that was there at the start has been published.
+    """
+
+    kind: str  # "added" | "changed" | "removed" | "listed"
+    container: Container | None = None
 
 
 class ContainerRuntime(Protocol):

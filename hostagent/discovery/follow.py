@@ -153,6 +153,7 @@ class Follower:
         self._backoff = backoff or Backoff(0.2, 10.0)
         self._known: dict[str, Container] = {}
         self._lock = threading.Lock()
+        self._listed = False
         self._missed = 0
         self._runtime_notice: Notice | None = None
         self._container_notices: dict[str, Notice] = {}
@@ -202,6 +203,12 @@ class Follower:
             notice = Notice(f"container {container_id[:12]}", str(fault), f"reported by {self._subject}")
             with self._lock:
                 self._container_notices[container_id] = notice
+
+    def listed(self, publish: Callable[[ContainerChange], None]) -> None:
+        """Everything that was there when the first session began has been published."""
+        if not self._listed:
+            self._listed = True
+            publish(ContainerChange("listed"))
 
     def missed(self) -> None:
         """Count a container that was announced and never seen."""
@@ -279,11 +286,13 @@ class _Round:
         self._tokens: dict[str, Hashable] = {}
         self._looks: dict[str, _Look] = {}
         self._awaited: dict[str, _Awaited] = {}
+        self._unlisted: set[str] = set()
 
     def run(self, reconcile_interval_s: float, stop: threading.Event) -> None:
         """Follow until `stop` is set or the runtime fails."""
         # What was known before the gap may have changed in it without a trace: the first list finds every token new.
         self._reconcile()
+        self._unlisted = set(self._looks)
         self._follower.connected()
         pauses_s = iter(FIRST_RECONCILES_S)
         reconcile_at_s = self._clock.monotonic_s() + next(pauses_s)
@@ -293,6 +302,9 @@ class _Round:
             events, answers = self._inbox.take()
             for container_id, facts in answers:
                 self._take_in(container_id, facts)
+                self._unlisted.discard(container_id)
+            if not self._unlisted:
+                self._follower.listed(self._publish)
             for event in events:
                 self._look(event)
             now_s = self._clock.monotonic_s()

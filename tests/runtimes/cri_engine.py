@@ -25,7 +25,7 @@ from google.protobuf.message import Message
 
 from hostagent.discovery.cri_proto import cri_pb2 as cri
 from tests.runtimes.image import BUSYBOX_IMAGE, PAUSE_IMAGE, docker_archive, rootfs_tar
-from tests.runtimes.processes import Daemon, cgroup_of, end_leftovers, new_base
+from tests.runtimes.processes import Daemon, cgroup_of, end_leftovers, new_base, wait_until
 
 CALL_TIMEOUT_S = 60.0
 Answer = TypeVar("Answer", bound=Message)
@@ -101,7 +101,7 @@ class CriEngine:
         self.containerd.start()
 
     def close(self) -> None:
-        with contextlib.suppress(grpc.RpcError):
+        with contextlib.suppress(grpc.RpcError, TimeoutError):
             self.remove_all()
         self._close_channel()
         self.containerd.stop()
@@ -229,8 +229,16 @@ class CriEngine:
         self.call("RemovePodSandbox", cri.RemovePodSandboxRequest(pod_sandbox_id=pod_id), cri.RemovePodSandboxResponse)
 
     def remove_all(self) -> None:
+        """Remove every pod. A runtime that was just killed and started needs more than one try."""
+        wait_until(self._all_removed, "removal of all pods")
+
+    def _all_removed(self) -> bool:
         for pod in self.call("ListPodSandbox", cri.ListPodSandboxRequest(), cri.ListPodSandboxResponse).items:
-            self.remove_pod(pod.id)
+            try:
+                self.remove_pod(pod.id)
+            except grpc.RpcError:
+                return False
+        return True
 
     def status(self, container: CriContainer, *, verbose: bool = False) -> cri.ContainerStatusResponse:
         request = cri.ContainerStatusRequest(container_id=container.id, verbose=verbose)

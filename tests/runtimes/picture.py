@@ -18,8 +18,9 @@ class Picture:
         self._runtime = runtime
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self.changes: list[ContainerChange] = []
+        self.changes: list[tuple[str, Container]] = []
         self.now: dict[str, Container] = {}
+        self.listed: frozenset[str] | None = None
         self.faults: list[str] = []
 
     @classmethod
@@ -39,14 +40,20 @@ class Picture:
 
     def publish(self, change: ContainerChange) -> None:
         with self._lock:
-            known = change.container.id in self.now
+            container = change.container
+            if container is None:
+                if self.listed is not None:
+                    self.faults.append("listed twice")
+                self.listed = frozenset(self.now)
+                return
+            known = container.id in self.now
             if known == (change.kind == "added"):
                 self.faults.append(f"{change.kind} of a container that was {'' if known else 'not '}there")
-            self.changes.append(change)
+            self.changes.append((change.kind, container))
             if change.kind == "removed":
-                self.now.pop(change.container.id, None)
+                self.now.pop(container.id, None)
             else:
-                self.now[change.container.id] = change.container
+                self.now[container.id] = container
 
     def wait_for(self, container_id: str, condition: Callable[[Container], bool] = lambda _: True) -> Container:
         def holds() -> bool:
@@ -60,7 +67,7 @@ class Picture:
         wait_until(lambda: container_id not in self.now, f"removal of {container_id[:12]}")
 
     def seen(self) -> set[str]:
-        return {change.container.id for change in list(self.changes)}
+        return {container.id for _, container in list(self.changes)}
 
     def wait_notice(self, text: str) -> Notice:
         wait_until(lambda: any(text in str(one) for one in self._runtime.notices()), f"a notice with {text!r}")

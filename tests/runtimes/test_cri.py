@@ -103,6 +103,8 @@ def test_containers_that_ended_before_the_start_are_found(cri_runtime: CriEngine
     wait_until(lambda: cri_runtime.exited(made), "end of the container")
     with Picture.of(follow_cri(str(cri_runtime.socket), Clock(), NEVER_S)) as picture:
         assert picture.wait_for(made.id).state == ContainerState.EXITED
+        wait_until(lambda: picture.listed is not None, "the end of the list")
+        assert picture.listed == frozenset({made.id})
 
 
 def test_containers_that_start_together_with_the_agent_are_found(cri_runtime: CriEngine) -> None:
@@ -146,7 +148,7 @@ def test_a_restart_of_the_runtime_is_survived(cri_runtime: CriEngine, picture: P
     cri_runtime.containerd.start()
     picture.wait_for(cri_runtime.run(pod, "b", ["true"]).id)
     picture.wait_no_notices()
-    assert [one.kind for one in picture.changes if one.container.id == before.id].count("added") == 1
+    assert [kind for kind, one in picture.changes if one.id == before.id].count("added") == 1
 
 
 def test_garbage_instead_of_an_answer_is_a_gap_and_no_more(
@@ -167,7 +169,7 @@ def test_probes_in_a_container_cause_no_question(cri_runtime: CriEngine, picture
     for _ in range(3):
         cri_runtime.execute(made, ["true"])
     picture.wait_for(cri_runtime.run(pod, "later", ["true"]).id)
-    states = [one.container.state for one in picture.changes if one.container.id == made.id]
+    states = [one.state for _, one in picture.changes if one.id == made.id]
     assert states in ([ContainerState.CREATED, ContainerState.RUNNING], [ContainerState.RUNNING])
 
 

@@ -116,6 +116,8 @@ def test_containers_that_ended_before_the_start_are_found(docker_runtime: Docker
     with Picture.of(follow_docker(str(docker_runtime.socket), Clock(), NEVER_S)) as picture:
         found = picture.wait_for(container)
         assert (found.state, found.exit_code) == (ContainerState.EXITED, 3)
+        wait_until(lambda: picture.listed is not None, "the end of the list")
+        assert picture.listed == frozenset({container})
 
 
 def test_containers_that_start_together_with_the_agent_are_found(docker_runtime: DockerEngine) -> None:
@@ -155,7 +157,7 @@ def test_a_restart_of_the_engine_is_survived(docker_runtime: DockerEngine, pictu
     later = docker_runtime.run(["true"])
     picture.wait_for(later)
     picture.wait_no_notices()
-    assert [one.kind for one in picture.changes if one.container.id == container].count("added") == 1
+    assert [kind for kind, one in picture.changes if one.id == container].count("added") == 1
 
 
 def test_garbage_among_the_events_is_a_gap_and_no_more(
