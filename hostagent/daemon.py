@@ -15,7 +15,6 @@ from pathlib import Path
 from hostagent.clock import Clock
 from hostagent.config.checks import config_notices
 from hostagent.config.listen import parse_listen
-from hostagent.config.load import load_config
 from hostagent.deliver.lane import Lane
 from hostagent.errors import EXIT_FAILURE, EXIT_OK, ConfigError, StateError
 from hostagent.hookspecs import Discovery, Notice
@@ -35,7 +34,7 @@ from hostagent.tail.reader import Reader
 from hostagent.tail.registry import Registry
 from hostagent.tail.resume import resume_inflight
 from hostagent.tail.watcher import Watcher
-from hostagent.wiring import Assembly, Callbacks
+from hostagent.wiring import Assembly, Callbacks, load_checked
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +51,7 @@ def run(config_path: Path, *, once: bool) -> int:
     """Run the agent in the foreground until a signal ends it, or, with `once`, until what is there is delivered."""
     plugins = build_plugin_manager()
     parts = collect_parts(plugins)
-    config = load_config(config_path, parts)
+    config = load_checked(config_path, parts)
     start_logging(config.log)
     clock = Clock()
     daemon = Daemon(Assembly(config, plugins, parts, clock), config_path, clock)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -56,8 +55,6 @@ def build_plugin_manager() -> Plugins:
     """Register the built-ins, then every entry point of the group `hostagent`."""
     plugins = Plugins()
     for name in BUILTINS:
-        if importlib.util.find_spec(name) is None:
-            continue
         plugins.register(importlib.import_module(name), name=name)
         plugins.packages[name] = OWN_PACKAGE
     for entry in sorted(importlib.metadata.entry_points(group=hookspecs.PROJECT), key=lambda entry: entry.name):
@@ -117,6 +114,19 @@ def collect_parts(plugins: Plugins) -> Parts:
     return Parts(
         **{kind: types.MappingProxyType(parts) for kind, parts in found.items()}, origins=origins, broken=tuple(broken)
     )
+
+
+def add_commands(plugins: Plugins, group: Any) -> list[BrokenPlugin]:  # noqa: ANN401 - click stays out of this module
+    """Let every plugin add its commands to the command line's group; returns the packages that could not be asked."""
+    broken = list(plugins.broken)
+    for implementation in plugins.hook.hostagent_register_commands.get_hookimpls():
+        try:
+            implementation.function(*[group for name in implementation.argnames if name == "group"])
+        except Exception as error:  # noqa: BLE001 - a stranger's code, as above
+            name = implementation.plugin_name
+            reason = f"hostagent_register_commands: {type(error).__name__}: {error}"
+            broken.append(BrokenPlugin(name, plugins.packages[name], reason))
+    return broken
 
 
 def _checked(kind: str, announced: Any) -> Mapping[str, Component[Any]]:  # noqa: ANN401 - whatever a stranger returned

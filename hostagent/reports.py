@@ -11,8 +11,6 @@ import platform
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import msgspec
-
 from hostagent import __version__
 from hostagent.clock import Clock
 from hostagent.config.model import Config
@@ -20,7 +18,7 @@ from hostagent.deliver.lane import Lane
 from hostagent.deliver.status import LaneStatus
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
-from hostagent.observe.api import Answer, Route
+from hostagent.observe.api import Answer, Route, json_answer
 from hostagent.observe.health import Health, render_health, render_readiness
 from hostagent.observe.metrics import CONTENT_TYPE, Sample, process_samples, read_process, render
 from hostagent.observe.report import (
@@ -82,9 +80,9 @@ class Reports:
             "/metrics": lambda _: Answer(self._metrics().encode(), CONTENT_TYPE),
             "/healthz": lambda _: _text(*render_health(self._health.report())),
             "/readyz": lambda _: _text(*render_readiness(self._health.report())),
-            "/status": lambda _: Answer(msgspec.json.encode(self.status())),
-            "/files": lambda query: Answer(msgspec.json.encode(self.files(query))),
-            "/explain": lambda query: Answer(msgspec.json.encode(self.explain(query.get("path", "")))),
+            "/status": lambda _: json_answer(self.status()),
+            "/files": lambda query: json_answer(self.files(query)),
+            "/explain": lambda query: json_answer(self.explain(query.get("path", ""))),
         }
 
     def status(self) -> AgentReport:

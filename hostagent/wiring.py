@@ -7,12 +7,14 @@ daemon does that, in its order.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from hostagent.clock import Clock
+from hostagent.config.load import load_config
 from hostagent.config.model import Config, SourceConfig
 from hostagent.config.parts import Parts
 from hostagent.deliver.build import build_lane
@@ -24,7 +26,7 @@ from hostagent.model import Block, Scalar, Target
 from hostagent.plugins import Plugins
 from hostagent.process.chain import Chain, build_chain
 from hostagent.state.checkpoint import Checkpoint
-from hostagent.tail.paths import compile_selection
+from hostagent.tail.paths import compile_selection, scan
 from hostagent.tail.registry import Place
 from hostagent.tail.tailer import Origin, Policy
 
@@ -34,6 +36,27 @@ class Callbacks(NamedTuple):
 
     on_room: Callable[[], None]
     on_acked: Callable[[Block], None]
+
+
+def load_checked(path: str | Path, parts: Parts) -> Config:
+    """The configuration, checked as far as it can be without starting anything; ConfigError holds all problems.
+
+    Beyond `load_config`: no existing file may have two sources, and every source's chain must be possible.
+    """
+    config = load_config(path, parts, scan=_existing)
+    problems: list[ConfigProblem] = []
+    for source in config.sources.values():
+        try:
+            build_chain(source, parts, Wiring(source.name, Clock(), config.data_dir))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _existing(include: Iterable[str], exclude: Iterable[str]) -> Iterator[str]:
+    return (found.path for found in scan("/", compile_selection(include, exclude)))
 
 
 class Refuse:

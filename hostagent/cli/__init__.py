@@ -3,3 +3,70 @@
 Stands above the daemon and owns words, exit codes and printing. Heavy imports stay inside the command that needs
 them, so that `hostagent status` costs little; nothing here touches a log file or the state database itself.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from hostagent.errors import EXIT_FAILURE, EXIT_USAGE, ConfigError, HostagentError
+
+# Command → module of this package that defines a click command of that name (with `_` for `-`).
+COMMANDS = {
+    "run": "run",
+    "check": "check",
+    "status": "status",
+    "files": "files",
+    "explain": "explain",
+    "test": "samples",
+    "plugins": "about",
+    "version": "about",
+}
+
+
+class Commands(click.Group):
+    """The built-in commands, each imported when it is asked for, and those that plugin packages add."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        self._add_plugins()
+        return [*COMMANDS, *sorted(set(self.commands) - set(COMMANDS))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            module = importlib.import_module(f"hostagent.cli.{COMMANDS[cmd_name]}")
+            command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+            return command
+        self._add_plugins()
+        return self.commands.get(cmd_name)
+
+    def _add_plugins(self) -> None:
+        """Ask the plugins for their commands; only done when a command is none of ours, for loading them costs time."""
+        from hostagent.plugins import add_commands, build_plugin_manager
+
+        for broken in add_commands(build_plugin_manager(), self):
+            click.echo(f"plugin {broken.name} ({broken.package}) adds no command: {broken.reason}", err=True)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            for problem in error.problems:
+                click.echo(str(problem), err=True)
+            count = len(error.problems)
+            click.echo(
+                f"{count} problem{'s' if count != 1 else ''} in the configuration; nothing was started", err=True
+            )
+            ctx.exit(EXIT_USAGE)
+        except HostagentError as error:
+            click.echo(f"hostagent: {error}", err=True)
+            ctx.exit(EXIT_FAILURE)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def main() -> None:
+    """Find the logs on this machine and get every line to a backend.
+
+    Exit codes: 0 all well, 1 failed, 2 wrong usage or an invalid configuration.
+    """

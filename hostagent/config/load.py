@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from hostagent.config.checks import check_data_dir, check_files
-from hostagent.config.model import Config, OutputConfig, PartConfig, SourceConfig
+from hostagent.config.model import ApiConfig, Config, OutputConfig, PartConfig, SourceConfig
 from hostagent.config.nodes import ListNode, MapNode, Node, Place, Problems, ScalarNode, node_of, read_nodes
 from hostagent.config.options import INVALID, options_of, read_option, read_struct
 from hostagent.config.parts import Parts
@@ -46,6 +46,18 @@ def load_config(
     if problems.found or config is None:
         raise ConfigError(sorted(problems.found, key=lambda one: (one.path, one.line, one.column)))
     return config
+
+
+def read_api(path: str | Path, environment: Mapping[str, str] = os.environ) -> ApiConfig:
+    """The `api` section alone, whatever is wrong elsewhere: `status` must work while the configuration is broken."""
+    ignored = Problems()
+    for file in [str(path), *_conf_d(str(path))]:
+        root = read_nodes(file, environment, ignored)
+        if isinstance(root, MapNode) and "api" in root.items:
+            section = read_struct(ApiConfig, root.items["api"][1], ignored)
+            if isinstance(section, ApiConfig):
+                return section
+    return ApiConfig()
 
 
 def read_part(kind: str, value: object, components: Mapping[str, Component[Any]], where: str) -> PartConfig:

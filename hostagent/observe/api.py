@@ -8,8 +8,10 @@ comes from a table of callables the daemon hands in; the server knows no stage a
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import re
 import selectors
 import socket
 import threading
@@ -17,6 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
+
+import msgspec
 
 from hostagent.clock import Clock
 from hostagent.config.listen import TcpAddress, UnixAddress
@@ -31,6 +35,8 @@ PUBLIC_PATHS = frozenset({"/metrics", "/healthz", "/readyz"})
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json"
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 log = logging.getLogger(__name__)
 
 
@@ -40,6 +46,15 @@ class Answer(NamedTuple):
     body: bytes
     content_type: str = JSON
     status: int = 200
+
+
+def json_answer(value: object) -> Answer:
+    """A report as JSON; bytes of file names that are no UTF-8 can't stand in it and become hex escapes."""
+    try:
+        return Answer(msgspec.json.encode(value))
+    except UnicodeEncodeError:
+        text = json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
+        return Answer(_SURROGATE.sub(lambda match: f"\\\\x{ord(match[0]) & 0xFF:02x}", text).encode())
 
 
 Route = Callable[[Mapping[str, str]], Answer]

@@ -21,12 +21,14 @@ MAX_REMEMBERED = 500
 
 _COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
 _VISIBLE: Mapping[int, str] = {
-    **{code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))},
+    **{code: f"\\x{code:02x}" for code in (*range(32), 127)},
+    # A byte of a file name that is no UTF-8, as Python carries it.
+    **{0xDC00 + byte: f"\\x{byte:02x}" for byte in range(128, 256)},
     0x0A: "\\n",
     0x0D: "\\r",
     0x09: "\\t",
-    # Marks that change the direction of text can make a line read as another one.
-    **{code: f"\\u{code:04x}" for code in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))},
+    # C1 controls; and marks that change the direction of text can make a line read as another one.
+    **{code: f"\\u{code:04x}" for code in (*range(0x80, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))},
 }
 
 

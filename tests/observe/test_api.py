@@ -14,7 +14,7 @@ import pytest
 from hostagent.clock import Clock
 from hostagent.config.listen import TcpAddress, UnixAddress
 from hostagent.errors import HostagentError
-from hostagent.observe.api import MAX_CONNECTIONS, MAX_REQUEST_BYTES, TEXT, Answer, Api, Route
+from hostagent.observe.api import MAX_CONNECTIONS, MAX_REQUEST_BYTES, TEXT, Answer, Api, Route, json_answer
 
 Start = Callable[..., Api]
 
@@ -201,3 +201,8 @@ def test_a_taken_port_is_told_and_frees_the_other_sockets(start: Start, unix: Un
     with pytest.raises(HostagentError, match=r"can't listen on 127\.0\.0\.1:\d+"):
         start(unix, taken)
     assert not os.path.lexists(unix.path)
+
+
+def test_a_report_with_any_file_name_is_valid_json() -> None:
+    assert json.loads(json_answer({"path": "/a\udcff\ud800\n"}).body) == {"path": "/a\\xff\\x00\n"}
+    assert json.loads(json_answer({"path": "/ä"}).body) == {"path": "/ä"}

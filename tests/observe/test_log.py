@@ -35,7 +35,7 @@ def test_key_value_lines_hold_hostile_text_in_one_line() -> None:
     log.warning("got %s", NASTY)
     (line,) = stream.getvalue().splitlines()
     assert " level=warning part=hostagent.sample thread=MainThread " in line
-    assert line.endswith(r'msg="got a\n2026-01-01 ERROR fake\x1b[2J\r\u202ex \"q\" \\ \udcff"')
+    assert line.endswith(r'msg="got a\n2026-01-01 ERROR fake\x1b[2J\r\u202ex \"q\" \\ \xff"')
 
 
 def test_json_lines_are_json_with_the_text_unchanged() -> None:

@@ -1,0 +1,26 @@
+"""`hostagent run`: the daemon itself, in the foreground.
+
+Checks nothing and prints nothing: that is the daemon's work, which is imported only here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from hostagent.cli.options import config_option
+
+
+@click.command()
+@config_option()
+@click.option("--once", is_flag=True, help="Read what is there to its end, deliver it, and exit 0.")
+@click.pass_context
+def run(ctx: click.Context, config_path: str, once: bool) -> None:
+    """Run the agent in the foreground.
+
+    Ends on SIGTERM or Ctrl-C, after what has been read is delivered or kept for next time.
+    """
+    from hostagent import daemon
+
+    ctx.exit(daemon.run(Path(config_path), once=once))

@@ -1,0 +1,177 @@
+"""`check`, `explain`, `test`, `plugins` and `version` answer from what is on disk."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click.testing
+import pytest
+
+from hostagent import __version__
+from hostagent.cli import COMMANDS, main
+
+
+def call(*arguments: str, stdin: str | bytes = "") -> click.testing.Result:
+    return click.testing.CliRunner().invoke(main, list(arguments), input=stdin, catch_exceptions=False)
+
+
+def spawn(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-c", "from hostagent.cli import main; main(prog_name='hostagent')", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "hostagent.yaml"
+    path.write_text(
+        f"data_dir: {tmp_path}/state\n"
+        f"api: {{listen: 'unix:{tmp_path}/api.sock'}}\n"
+        "host: web-1\n"
+        "sources:\n"
+        f"  app: {{type: file, include: ['{tmp_path}/logs/**/*.log'], exclude: ['*.1.log'], fields: {{a: web}}}}\n"
+        f"  sys: {{type: file, include: ['{tmp_path}/sys/messages']}}\n"
+        "outputs: {main: {type: blackhole}}\n"
+    )
+    return str(path)
+
+
+def test_a_valid_configuration_is_summed_up_with_what_may_not_be_meant(config: str, tmp_path: Path) -> None:
+    run = call("check", "-c", config)
+    assert run.exit_code == 0
+    assert run.stdout.startswith(f"{config}: valid\n  source app (file) to main\n")
+    assert f"{tmp_path}/logs does not exist yet" in run.stdout
+    answer = json.loads(call("check", "-c", config, "--json").stdout)
+    assert (answer["valid"], list(answer["sources"]), answer["outputs"]) == (
+        True,
+        ["app", "sys"],
+        {"main": {"type": "blackhole"}},
+    )
+
+
+def test_every_mistake_is_listed_and_the_exit_code_is_2(config: str) -> None:
+    text = Path(config).read_text()
+    Path(config).write_text(text.replace("include", "includ").replace("blackhole", "blackhol"))
+    run = call("check", "-c", config)
+    assert run.exit_code == 2
+    for place in (":5:21: unknown option", ":6:21: unknown option", ":7:24: unknown output type `blackhol`"):
+        assert f"{config}{place}" in run.stdout
+    assert "did you mean `blackhole`?" in run.stdout
+    assert "5 problems" in run.stdout
+    answer = json.loads(call("check", "-c", config, "--json").stdout)
+    assert not answer["valid"]
+    assert {problem["line"] for problem in answer["problems"]} == {5, 6, 7}
+
+
+@pytest.mark.parametrize("command", [["run"], ["run", "--once"], ["test"], ["explain", "/x"]])
+def test_a_command_that_needs_the_configuration_refuses_a_broken_one(
+    config: str, command: list[str], tmp_path: Path
+) -> None:
+    Path(config).write_text(Path(config).read_text().replace("blackhole", "blackhol"))
+    run = call(*command, "-c", config)
+    assert run.exit_code == 2
+    assert f"{config}:7:24: unknown output type" in run.stderr
+    assert "nothing was started" in run.stderr
+    assert not (tmp_path / "state").exists()
+
+
+def test_two_sources_that_match_one_file_are_a_mistake(config: str, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "a.log").write_text("x\n")
+    Path(config).write_text(Path(config).read_text().replace("sys/messages", "logs/a.*"))
+    run = call("check", "-c", config)
+    assert run.exit_code == 2
+    assert f"sources `app` and `sys` both match '{tmp_path}/logs/a.log'" in run.stdout
+
+
+def test_hostile_names_reach_no_terminal(config: str, tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    with open(os.fsencode(tmp_path / "logs") + b"/a\x1b[2J\xff\n.log", "w"):
+        Path(config).write_text(Path(config).read_text().replace("sys/messages", "logs/a*"))
+    run = call("check", "-c", config)
+    assert run.exit_code == 2
+    assert "\x1b" not in run.stdout
+
+
+@pytest.mark.parametrize(
+    "path, collected, step",
+    [
+        ("logs/deep/a.log", True, "/logs/**/*.log' matches; its lines go to main"),
+        ("logs/a.1.log", False, "but exclude '*.1.log' rules it out"),
+        ("logs/a.txt", False, "source app: no include pattern matches"),
+        ("logs/folder.log", False, "not collected: it is a directory"),
+        ("logs/pipe.log", False, "not collected: it is a FIFO"),
+        ("logs/link.log", True, "the path is a symbolic link to "),
+        ("logs/missing.log", True, "there is no such file now"),
+        ("hostagent.yaml/x.log", False, "can't be looked at: Not a directory"),
+    ],
+)
+def test_explain_answers_from_the_configuration_alone(
+    config: str, tmp_path: Path, path: str, *, collected: bool, step: str
+) -> None:
+    (tmp_path / "logs" / "deep").mkdir(parents=True)
+    (tmp_path / "logs" / "deep" / "a.log").write_text("x\n")
+    (tmp_path / "logs" / "folder.log").mkdir()
+    os.mkfifo(tmp_path / "logs" / "pipe.log")
+    (tmp_path / "logs" / "link.log").symlink_to("deep/a.log")
+    answer = json.loads(call("explain", "-c", config, "--json", str(tmp_path / path)).stdout)
+    assert answer["collected"] is collected
+    assert [one for one in answer["steps"] if step in one], answer["steps"]
+    run = call("explain", "-c", config, str(tmp_path / path))
+    assert ("not collected" in run.stdout.splitlines()[0]) is not collected
+    assert "no agent is running" in run.stdout
+
+
+def test_sample_lines_become_records(config: str, tmp_path: Path) -> None:
+    sample = b'one "q"\ntwo \xff\nthree'
+    run = call("test", "-c", config, "--source", "app", stdin=sample)
+    records = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [record["message"] for record in records] == ['one "q"', "two \ufffd", "three"]
+    assert {(record["host"], record["a"]) for record in records} == {("web-1", "web")}
+    assert "source app: 3 lines, 3 records, 0 unparsed, 0 dropped, 1 invalid_utf8" in run.stderr
+    (tmp_path / "sample.log").write_bytes(sample)
+    answer = json.loads(call("test", "-c", config, "--source", "app", "--json", str(tmp_path / "sample.log")).stdout)
+    assert len(answer["records"]) == answer["counts"]["records"] == 3
+
+
+def test_a_sample_needs_a_source_that_exists(config: str) -> None:
+    run = call("test", "-c", config)
+    assert (run.exit_code, "name a source with --source; sources are app, sys" in run.stderr) == (2, True)
+    run = call("test", "-c", config, "--source", "appp")
+    assert (run.exit_code, "there is no source 'appp'" in run.stderr) == (2, True)
+
+
+def test_plugins_lists_what_can_be_named() -> None:
+    answer = json.loads(call("plugins", "--json").stdout)
+    assert answer["parts"]["outputs"]["http"] == "hostagent"
+    assert answer["broken"] == []
+    assert "blackhole" in call("plugins").stdout
+
+
+def test_an_unknown_command_is_wrong_usage() -> None:
+    run = call("stat")
+    assert (run.exit_code, "No such command 'stat'" in run.stderr) == (2, True)
+
+
+def test_every_command_explains_itself() -> None:
+    listed = call("--help").stdout
+    for command in COMMANDS:
+        assert f"  {command} " in listed
+        run = call(command, "--help")
+        assert run.exit_code == 0
+        assert run.stdout.startswith(f"Usage: main {command}")
+
+
+def test_the_version_is_told_without_loading_the_agent() -> None:
+    run = spawn("version")
+    assert (run.returncode, run.stdout.split()[:2]) == (0, ["hostagent", __version__])
+    assert json.loads(call("version", "--json").stdout)["version"] == __version__
+    program = (
+        "import sys\nfrom hostagent.cli import main\ntry:\n    main(['version'])\nexcept SystemExit:\n    pass\n"
+        "print(*[name for name in ('yaml', 'sqlite3', 'ssl', 'hostagent.plugins', 'logging') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout.splitlines()[1:] == [""]
