@@ -9,14 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hostagent.hookspecs import Component, Encoder, Framing, hookimpl
+from hostagent.process.framing.auto import AutoFraming, AutoOptions
+from hostagent.process.framing.cri import CriFraming, CriOptions
+from hostagent.process.framing.docker_json import DockerJsonFraming, DockerJsonOptions
 from hostagent.process.framing.raw import RawFraming, RawOptions
 from hostagent.process.ndjson import NdjsonEncoder, NdjsonOptions
 
 
 @hookimpl
 def hostagent_register_framings() -> Mapping[str, Component[Framing]]:
-    """Framings: raw."""
-    return {"raw": Component(RawOptions, lambda _options, _wiring: RawFraming())}
+    """Framings: raw, docker-json, cri, and auto which chooses among them."""
+    return {
+        "raw": Component(RawOptions, lambda _options, _wiring: RawFraming()),
+        "docker-json": Component(DockerJsonOptions, lambda _options, _wiring: DockerJsonFraming()),
+        "cri": Component(CriOptions, lambda _options, _wiring: CriFraming()),
+        "auto": Component(AutoOptions, lambda _options, _wiring: AutoFraming()),
+    }
 
 
 @hookimpl

@@ -20,6 +20,7 @@ from hostagent.errors import ConfigError, ConfigProblem
 from hostagent.hookspecs import Framing, Parser, Processor, Wiring
 from hostagent.model import Batch, Processed, Scalar, Target
 from hostagent.process.charset import charset
+from hostagent.process.framing import joining
 from hostagent.process.framing.raw import RawFraming
 from hostagent.process.lines import LineBreaks, Utf8Breaks
 from hostagent.process.repair import InvalidUtf8, repair
@@ -27,7 +28,8 @@ from hostagent.process.repair import InvalidUtf8, repair
 # Counted up whenever the same bytes under the same configuration come out as other records than before.
 PROCESS_VERSION = 1
 UTF8 = "utf-8"
-MOST_BYTES_OF_A_BREAK = 4
+# A runtime writes the parts of a line one right after the other; what has not come by then is not coming.
+PARTS_FLUSH_AFTER_S = 30.0
 
 
 class Chain:
@@ -59,7 +61,7 @@ class Chain:
         self._invalid_utf8 = invalid_utf8
         self._max_line_bytes = max_line_bytes
         self.flush_after_s = flush_after_s
-        self.reach_bytes = max_line_bytes + MOST_BYTES_OF_A_BREAK
+        self.reach_bytes = joining.reach_bytes(max_line_bytes)
         self.digest = digest
         self.joins_lines = joins_lines
         self._breaks = breaks or Utf8Breaks()
@@ -107,6 +109,7 @@ def build_chain(source: SourceConfig, parts: Parts, wiring: Wiring, target: Targ
         fields=source.fields,
         invalid_utf8=source.invalid_utf8,
         max_line_bytes=source.max_line_bytes,
+        flush_after_s=None if source.format.type == "raw" else PARTS_FLUSH_AFTER_S,
         digest=digest_of(source),
         breaks=None if source.encoding == UTF8 else charset(source.encoding),
         joins_lines=source.multiline is not None or source.format.type != "raw",

@@ -14,7 +14,7 @@ import msgspec
 
 from hostagent.model import Batch
 from hostagent.process.charset import is_utf8, repaired
-from hostagent.process.text import rows_of
+from hostagent.process.text import raw_rows_of
 
 InvalidUtf8 = Literal["replace", "base64"]
 
@@ -26,9 +26,9 @@ def repair(batch: Batch, how: InvalidUtf8) -> tuple[list[Batch], int]:
             return [batch], 0
     elif batch.values is None or all(is_utf8(b"".join(row)) for row in batch.values):
         return [batch], 0
-    names, rows = rows_of(batch)
+    names, rows = raw_rows_of(batch)
     invalid = sum(not is_utf8(b"".join(row)) for row in rows)
-    if how == "base64" and "message" in names:
+    if how == "base64" and "message" in names and not (batch.text and batch.text.escaped):
         return _carried(batch, names, rows), invalid
     if batch.text is not None:
         text = msgspec.structs.replace(batch.text, data=repaired(batch.text.data))

@@ -66,6 +66,14 @@ def _split_row(row: bytes, seps: tuple[bytes, ...]) -> list[bytes]:
     return [*values, row]
 
 
+def raw_rows_of(batch: Batch) -> tuple[tuple[str, ...], list[tuple[bytes, ...]]]:
+    """As `rows_of`, with the values of escaped text left as they stand in the buffer."""
+    if batch.values is not None:
+        return batch.names, batch.values
+    assert batch.text is not None, "a batch of materialised records has no table"
+    return batch.text.names, list(zip(*raw_columns(batch.text), strict=True))
+
+
 def unescape_all(values: list[bytes]) -> list[bytes]:
     """The insides of JSON strings as the text they stand for; a lone surrogate becomes U+FFFD, as UTF-8 has none."""
     if not any(b"\\" in value for value in values):
