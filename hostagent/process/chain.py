@@ -19,7 +19,7 @@ from hostagent.config.parts import Parts
 from hostagent.errors import ConfigError, ConfigProblem
 from hostagent.hookspecs import Framing, Parser, Processor, Wiring
 from hostagent.model import Batch, Processed, Scalar, Target
-from hostagent.process.charset import charset
+from hostagent.process.charset import Charset, charset
 from hostagent.process.framing import joining
 from hostagent.process.framing.raw import RawFraming
 from hostagent.process.lines import LineBreaks, Utf8Breaks
@@ -27,7 +27,6 @@ from hostagent.process.repair import InvalidUtf8, repair
 
 # Counted up whenever the same bytes under the same configuration come out as other records than before.
 PROCESS_VERSION = 1
-UTF8 = "utf-8"
 # A runtime writes the parts of a line one right after the other; what has not come by then is not coming.
 PARTS_FLUSH_AFTER_S = 30.0
 
@@ -35,9 +34,9 @@ PARTS_FLUSH_AFTER_S = 30.0
 class Chain:
     """What stands between a file's bytes and the encoders, for one source or one target's declaration.
 
-    `reach_bytes`: given that many bytes, a call consumes some of them, whatever they are. `flush_after_s`: how long
-    whole lines that await more may stay unconsumed before they are given in again with `final`; None if none ever are.
     `joins_lines`: whether a record may span lines, and so the end of one file and the beginning of the next.
+    `flush_after_s`: how long whole lines that await more may stay unconsumed before they are given in again with
+    `final`; None if none ever are. `reach_bytes`: given that many bytes, a call consumes some of them.
     """
 
     def __init__(
@@ -49,11 +48,12 @@ class Chain:
         fields: Mapping[str, Scalar] | None = None,
         invalid_utf8: InvalidUtf8 = "replace",
         max_line_bytes: int = 1 << 20,
-        flush_after_s: float | None = None,
-        digest: str = "",
         breaks: LineBreaks | None = None,
         joins_lines: bool = True,
+        flush_after_s: float | None = None,
+        digest: str = "",
     ) -> None:
+        self._breaks = breaks or Utf8Breaks()
         self._framing = framing
         self._parser = parser
         self._processors = processors
@@ -62,9 +62,8 @@ class Chain:
         self._max_line_bytes = max_line_bytes
         self.flush_after_s = flush_after_s
         self.reach_bytes = joining.reach_bytes(max_line_bytes)
-        self.digest = digest
         self.joins_lines = joins_lines
-        self._breaks = breaks or Utf8Breaks()
+        self.digest = digest
 
     def whole_lines(self, data: bytes) -> int:
         """How many of these bytes are whole lines, in the file's own encoding."""
@@ -97,11 +96,13 @@ def build_chain(source: SourceConfig, parts: Parts, wiring: Wiring, target: Targ
     ConfigError names everything in the declaration that can't be used.
     """
     source = declared(source, parts, target)
-    framing = parts.framings[source.format.type].build(source.format.options, wiring)
-    if source.encoding != UTF8:
-        framing = _recoding(source)
+    breaks = _charset(source)
+    framing: Framing = RawFraming(breaks)
+    if breaks.verbatim:
+        framing = parts.framings[source.format.type].build(source.format.options, wiring)
     parser = parts.parsers[source.parse.type].build(source.parse.options, wiring) if source.parse else None
     processors = tuple(parts.processors[part.type].build(part.options, wiring) for part in source.processors)
+    joins_lines = source.format.type != "raw"
     return Chain(
         framing=framing,
         parser=parser,
@@ -109,10 +110,10 @@ def build_chain(source: SourceConfig, parts: Parts, wiring: Wiring, target: Targ
         fields=source.fields,
         invalid_utf8=source.invalid_utf8,
         max_line_bytes=source.max_line_bytes,
-        flush_after_s=None if source.format.type == "raw" else PARTS_FLUSH_AFTER_S,
+        breaks=breaks,
+        joins_lines=joins_lines,
+        flush_after_s=PARTS_FLUSH_AFTER_S if joins_lines else None,
         digest=digest_of(source),
-        breaks=None if source.encoding == UTF8 else charset(source.encoding),
-        joins_lines=source.multiline is not None or source.format.type != "raw",
     )
 
 
@@ -149,12 +150,13 @@ def _described(part: PartConfig | None) -> tuple[str, msgspec.Struct] | None:
     return None if part is None else (part.type, part.options)
 
 
-def _recoding(source: SourceConfig) -> Framing:
+def _charset(source: SourceConfig) -> Charset:
     place = f"source {source.name}"
-    if source.format.type not in ("raw", "auto"):
-        message = f"encoding: files in {source.encoding!r} can't have the format {source.format.type!r}, which is UTF-8"
-        raise ConfigError([ConfigProblem(place, 0, 0, message, "leave out `encoding`, or use `format: raw`")])
     try:
-        return RawFraming(charset(source.encoding))
+        found = charset(source.encoding)
     except ValueError as error:
         raise ConfigError([ConfigProblem(place, 0, 0, f"encoding: {error}")]) from None
+    if not found.verbatim and source.format.type not in ("raw", "auto"):
+        message = f"encoding: files in {source.encoding!r} can't have the format {source.format.type!r}, which is UTF-8"
+        raise ConfigError([ConfigProblem(place, 0, 0, message, "leave out `encoding`, or use `format: raw`")])
+    return found

@@ -37,17 +37,11 @@ def rewrite(data: bytes, seps: tuple[bytes, ...], fillings: tuple[bytes, ...]) -
 
 def fill(data: bytes, seps: tuple[bytes, ...], fillings: tuple[bytes, ...]) -> tuple[bytes, int]:
     """Put each separator's filling in its place; the number of rows shows in how much that added."""
-    rows = 0
-    for sep, filling in zip(seps, fillings, strict=True):
-        growth = len(filling) - len(sep)
-        if growth:
-            filled = data.replace(sep, filling)
-            rows = (len(filled) - len(data)) // growth
-            data = filled
-        else:
-            rows = data.count(sep)
-            data = data.replace(sep, filling)
-    return data, rows
+    for sep, filling in zip(seps[:-1], fillings[:-1], strict=True):
+        data = data.replace(sep, filling) if filling != sep else data
+    filled = data.replace(seps[-1], fillings[-1])
+    growth = len(fillings[-1]) - len(seps[-1])
+    return filled, (len(filled) - len(data)) // growth if growth else data.count(seps[-1])
 
 
 def _replace(data: bytes, pairs: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -7,6 +7,8 @@ bulk, by the interpreter's own loops.
 
 from __future__ import annotations
 
+from itertools import islice
+
 import orjson
 
 from hostagent.model import Batch, Text
@@ -29,9 +31,15 @@ RARE = (
 )
 
 
-def absent_byte(*buffers: bytes) -> bytes | None:
-    """A byte that occurs in none of the buffers and can set rows apart; None when all are taken."""
-    return next((byte for byte in RARE if not any(byte in buffer for buffer in buffers)), None)
+def absent_byte(data: bytes) -> bytes | None:
+    """A byte that does not occur and can set rows apart; None when all are taken."""
+    return next((byte for byte in RARE if byte not in data), None)
+
+
+def absent_bytes(data: bytes) -> tuple[bytes, bytes] | None:
+    """Two of them."""
+    free = list(islice((byte for byte in RARE if byte not in data), 2))
+    return (free[0], free[1]) if len(free) == 2 else None
 
 
 def columns(text: Text) -> dict[str, list[bytes]]:

@@ -192,7 +192,7 @@ def test_forged_docker_lines_give_one_valid_record_each(text: bytes) -> None:
     good = line("docker", "stdout", TIME % 1, "good", ends=True)
     records = bare(whole(Chain(framing=DockerJsonFraming()), good + text + good).batches)
     assert len(records) == 2 + text.count(b"\n")
-    assert records[0] == records[-1] == {"stream": "stdout", "message": "good", "time": TIME % 1}
+    assert records[0] == records[-1] == {"message": "good", "stream": "stdout", "time": TIME % 1}
 
 
 def test_attributes_and_other_keys_of_a_docker_line_do_not_hide_it() -> None:

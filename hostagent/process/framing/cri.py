@@ -1,8 +1,8 @@
 """The cri framing: what containerd and CRI-O write for a container, `<time> <stream> <P|F> <text>` on every line.
 
-First stage of a chain for Kubernetes containers. A chunk in which every line is whole and of one stream becomes one
-Text without being touched; whole lines of both streams become a table in one pass; only where a line comes in parts are
-lines looked at one by one. A line without the header is carried as it is.
+First stage of a chain for Kubernetes containers. A chunk in which every line is whole becomes one Text, with its
+headers turned into separators by two replacements; only where a line comes in parts are lines looked at one by one. A
+line without the header is carried as it is.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from hostagent.model import Batch, Scalar, Text
 from hostagent.process.framing.joining import WRAPPED_BYTES, Line, Record, join, runs
 from hostagent.process.framing.raw import line_batch, partial_mark
 from hostagent.process.lines import Stretch, Utf8Breaks, cut
+from hostagent.process.text import absent_bytes
 
+COLUMNS = ("time", "stream", "message")
 # RFC 3339 with nanoseconds whose trailing zeros are trimmed: 20 to 35 characters.
 TIME = rb"[0-9]{4}-[0-9T:.Z+-]{15,30}"
-_HEAD = re.compile(rb"%s (stdout|stderr) F " % TIME)
-_HEADS = {stream: re.compile(rb"\n%s %s F " % (TIME, stream)) for stream in (b"stdout", b"stderr")}
-_WHOLE_LINES = re.compile(rb"^(%s) (stdout|stderr) F (.*)$" % TIME, re.MULTILINE)
+_HEAD = re.compile(rb"%s std(?:out|err) F " % TIME)
+_NEXT_HEADS = re.compile(rb"\n%s std(?:out|err) F " % TIME)
 # Further tags may follow the first one behind colons.
 _LINE = re.compile(rb"(%s) (stdout|stderr) ([PF])(?::[^ \n]*)? (.*)" % TIME, re.DOTALL)
 
@@ -41,7 +42,7 @@ class CriFraming:
         if len(stretches) == 1 and not stretches[0].piece:
             end = stretches[0].end
             lines = data[:end] if data[end - 1 : end] == b"\n" else data[:end] + b"\n"
-            batch = one_stream(lines, constants) or both_streams(lines, constants)
+            batch = whole_lines(lines, constants)
             if batch is not None:
                 return Framed([batch], end)
         joined = join(_lines(data, stretches), final=final, limit_bytes=limit_bytes)
@@ -49,32 +50,19 @@ class CriFraming:
         return Framed(batches, joined.consumed, joined.starts)
 
 
-def one_stream(lines: bytes, constants: Mapping[str, Scalar]) -> Batch | None:
-    """Whole lines of one stream as a Text; None when some line is anything else."""
-    head = _HEAD.match(lines)
-    if head is None:
+def whole_lines(lines: bytes, constants: Mapping[str, Scalar]) -> Batch | None:
+    """Whole lines as a Text; None when some line is anything else."""
+    if _HEAD.match(lines) is None or (marks := absent_bytes(lines)) is None:
         return None
-    stream, rows = head[1], lines.count(b"\n")
-    sep = b" %s F " % stream
-    # One header at the start of each line, and no more of them than lines: so none in the text of a line.
-    if len(_HEADS[stream].findall(lines)) != rows - 1 or lines.count(sep) != rows:
+    rows = lines.count(b"\n")
+    if len(_NEXT_HEADS.findall(lines)) != rows - 1:
         return None
-    text = Text(("time", "message"), lines, (sep, b"\n"))
-    return Batch(rows=rows, constants=with_stream(constants, stream), text=text)
-
-
-def both_streams(lines: bytes, constants: Mapping[str, Scalar]) -> Batch | None:
-    """Whole lines as a table; None when some line is anything else."""
-    found = _WHOLE_LINES.findall(lines)
-    if len(found) != lines.count(b"\n"):
+    before, after = marks
+    marked = lines.replace(b" stdout F ", b"%bstdout%b" % marks).replace(b" stderr F ", b"%bstderr%b" % marks)
+    # Each replacement took two bytes. One header at the start of each line and as many as lines: none within a text.
+    if len(lines) - len(marked) != 2 * rows:
         return None
-    values: list[tuple[bytes, ...]] = [(stream, time, text) for time, stream, text in found]
-    return Batch(rows=len(values), constants=constants, names=("stream", "time", "message"), values=values)
-
-
-def with_stream(constants: Mapping[str, Scalar], stream: bytes) -> dict[str, Scalar]:
-    """Constants of records that all come from one stream; written where the column `stream` would be."""
-    return {name: value for name, value in constants.items() if name != "stream"} | {"stream": stream.decode()}
+    return Batch(rows=rows, constants=constants, text=Text(COLUMNS, marked, (before, after, b"\n")))
 
 
 def _lines(data: bytes, stretches: Iterable[Stretch]) -> Iterator[Line]:
@@ -97,5 +85,5 @@ def _batch(kind: tuple[bool, bool], records: list[Record], constants: Mapping[st
     fixed = partial_mark(constants) if partial else constants
     if not wrapped:
         return line_batch(b"".join(record.text + b"\n" for record in records), fixed)
-    values: list[tuple[bytes, ...]] = [(record.stream or b"", record.time, record.text) for record in records]
-    return Batch(rows=len(values), constants=fixed, names=("stream", "time", "message"), values=values)
+    values: list[tuple[bytes, ...]] = [(record.time, record.stream or b"", record.text) for record in records]
+    return Batch(rows=len(values), constants=fixed, names=COLUMNS, values=values)

@@ -15,16 +15,16 @@ import orjson
 
 from hostagent.hookspecs import Framed
 from hostagent.model import Batch, Scalar, Text
-from hostagent.process.framing.cri import with_stream
 from hostagent.process.framing.joining import WRAPPED_BYTES, Line, Record, join, runs
 from hostagent.process.framing.raw import line_batch, partial_mark
 from hostagent.process.lines import Stretch, Utf8Breaks, cut
 
+COLUMNS = ("message", "stream", "time")
 _OPENING = b'{"log":"'
-_BETWEEN_ROWS = b'"}\n' + _OPENING
-# What surrounds the text, stream and time of a line in their JSON quotes.
-_WRAPPING_BYTES = len(b'{"log":,"stream":"","time":""}\n')
-_COLUMNS = (b"\x01", b"\x02", b"\n")  # never inside a JSON string
+_SYNTAX = (b'\\n","stream":"', b'","time":"', b'"}\n' + _OPENING)
+# What surrounds the text (with its quotes), the stream and the time (without).
+_SYNTAX_BYTES = len(b'{"log":,"stream":"","time":""}\n')
+_MARKS = (b"\x01", b"\x02", b"\n")  # never inside a JSON string
 
 
 class DockerJsonOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,30 +57,28 @@ class DockerJsonFraming:
 
 
 def one_shape(lines: bytes, constants: Mapping[str, Scalar]) -> Batch | None:
-    r"""Lines of one stream, each with its line feed, as a Text; None when some line is anything else.
+    r"""Lines that each have a line feed and nothing but the three keys, as a Text; None when some line is different.
 
-    Decoding proves that every line is JSON with the three keys. They add up to the length of the chunk only if there is
-    nothing else in any line, and then the bytes from a text's end to the time's start can be in a line but once. A
-    backslash before them would make their `\n` the letter n.
+    Decoding proves that every line is JSON with the keys. Only if nothing else stands in any line do they add up to the
+    length of the chunk, and then each bit of syntax can be in a line but once. A backslash before the escape `\n`
+    would make it the letter n.
     """
     try:
         entries = _entry.decode_lines(lines)
     except msgspec.MsgspecError:
         return None
-    if not entries:
-        return None
-    content_bytes = sum(len(entry.log) + len(entry.stream) + len(entry.time) for entry in entries)
-    stream = entries[0].stream
-    before_time = b'\\n","stream":"%s","time":"' % stream.encode()
+    rows = len(entries)
+    content_bytes = sum([len(entry.log) + len(entry.stream) + len(entry.time) for entry in entries])
     if (
-        content_bytes + len(entries) * _WRAPPING_BYTES != len(lines)
-        or lines.count(before_time) != len(entries)
-        or b"\\" + before_time in lines
+        not entries
+        or content_bytes + rows * _SYNTAX_BYTES != len(lines)
+        or lines.count(_SYNTAX[0]) != rows
+        or lines.count(_SYNTAX[1]) != rows
+        or b"\\" + _SYNTAX[0] in lines
     ):
         return None
     data = b"".join((memoryview(lines)[len(_OPENING) :], _OPENING))
-    text = Text(("message", "time"), data, (before_time, _BETWEEN_ROWS), escaped=True)
-    return Batch(rows=len(entries), constants=with_stream(constants, stream.encode()), text=text)
+    return Batch(rows=rows, constants=constants, text=Text(COLUMNS, data, _SYNTAX, escaped=True))
 
 
 def _lines(data: bytes, stretches: Iterable[Stretch]) -> Iterator[Line]:
@@ -122,7 +120,5 @@ def _batch(kind: tuple[bool, bool], records: list[Record], constants: Mapping[st
     fixed = partial_mark(constants) if partial else constants
     if not wrapped:
         return line_batch(b"".join(record.text + b"\n" for record in records), fixed)
-    data = b"".join(b"%b\x01%b\x02%b\n" % (stream or b"", text, time) for stream, time, text, _ in records)
-    return Batch(
-        rows=len(records), constants=fixed, text=Text(("stream", "message", "time"), data, _COLUMNS, escaped=True)
-    )
+    data = b"".join(b"%b\x01%b\x02%b\n" % (text, stream or b"", time) for stream, time, text, _ in records)
+    return Batch(rows=len(records), constants=fixed, text=Text(COLUMNS, data, _MARKS, escaped=True))
