@@ -139,8 +139,13 @@ def _refuse_irregular(fd: int, path: str) -> None:
         raise NotBeneathError(path, "is a symbolic link", "collect the file it points to")
     if not stat.S_ISREG(mode):
         raise NotRegularError(path, kind_of(mode))
-    if pseudo := _PSEUDO_FILESYSTEMS.get(filesystem_of(fd)):
+    if pseudo := pseudo_filesystem(fd):
         raise NotRegularError(path, f"file of a {pseudo} file system")
+
+
+def pseudo_filesystem(fd: int) -> str:
+    """The name of the file system a descriptor lies on if what is in it is made up by the kernel, else empty."""
+    return _PSEUDO_FILESYSTEMS.get(filesystem_of(fd), "")
 
 
 def _resolve(root: str, path: str, flags: int) -> int:

@@ -13,8 +13,26 @@ from errno import ENAMETOOLONG, ENOENT, ENOTDIR
 from typing import NamedTuple
 
 from hostagent.hookspecs import Notice
-from hostagent.tail.beneath import NotThereError, OpenError, as_open_error, join, open_beneath, open_directory, path_of
-from hostagent.tail.globs import AnyDepth, Literal, Selection, Step, compile_glob, compile_selection, step_matches
+from hostagent.tail.beneath import (
+    NotThereError,
+    OpenError,
+    as_open_error,
+    join,
+    open_beneath,
+    open_directory,
+    path_of,
+    pseudo_filesystem,
+)
+from hostagent.tail.globs import (
+    AnyDepth,
+    Literal,
+    Selection,
+    Step,
+    compile_glob,
+    compile_selection,
+    step_matcher,
+    step_matches,
+)
 
 __all__ = [
     "Found",
@@ -137,9 +155,11 @@ class _Walk:
         if names is not None:
             yield from self._look_up(visit, states, names)
             return
-        self._tell(visit.directory)
         fd = open_directory(self.root, visit.directory, follow=visit.may_be_link)
         try:
+            if pseudo_filesystem(fd):  # /proc and /sys hold no logs, and no end of directories
+                return
+            self._tell(visit.directory)
             yield from self._list(fd, visit.directory, states)
         finally:
             os.close(fd)
@@ -161,38 +181,52 @@ class _Walk:
                 is_link = stat.S_ISLNK(status.st_mode)
                 if is_link or stat.S_ISDIR(status.st_mode):
                     self._descend(path, name, states, is_link=is_link)
-                if self._selected(path, name, states, is_link=is_link, is_directory=stat.S_ISDIR(status.st_mode)):
+                    if not (is_link and self.follow):
+                        continue
+                if self._selected(path, name, states):
                     yield Found(path, status.st_ino, is_link, -1 if is_link else status.st_size)
         finally:
             os.close(fd)
 
     def _list(self, fd: int, directory: str, states: set[_State]) -> Iterator[Found]:
         onward = {state for state in states if not self._is_last(state)}
-        last = states - onward
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                self.entries += 1
-                if self.entries >= self.limits.entries:
-                    return
-                name = entry.name
-                is_link = entry.is_symlink()
-                is_directory = not is_link and entry.is_dir(follow_symlinks=False)
-                if onward and (is_link or is_directory):
-                    self._descend(_child(directory, name), name, onward, is_link=is_link)
-                if last:
-                    path = _child(directory, name)
-                    if self._selected(path, name, last, is_link=is_link, is_directory=is_directory):
-                        size = _size(entry) if self.sizes and not is_link else -1
-                        if size is not None:
-                            yield Found(path, entry.inode(), is_link, size)
+        matchers = [step_matcher(self._step(state)) for state in states - onward]
+        budget = self.limits.entries - self.entries
+        seen = 0
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    seen += 1
+                    if seen >= budget:
+                        return
+                    is_link = entry.is_symlink()
+                    if is_link or entry.is_dir(follow_symlinks=False):
+                        if onward:
+                            self._descend(_child(directory, entry.name), entry.name, onward, is_link=is_link)
+                        if not (is_link and self.follow):
+                            continue
+                    for matches in matchers:
+                        if matches(entry.name):
+                            if found := self._found(entry, directory, is_link=is_link):
+                                yield found
+                            break
+        finally:
+            self.entries += seen
 
-    def _selected(self, path: str, name: str, states: set[_State], *, is_link: bool, is_directory: bool) -> bool:
-        if is_directory or (is_link and not self.follow):
-            return False
-        for state in states:
-            if self._is_last(state) and step_matches(self._step(state), name):
-                return not self.selection.excludes(path)
-        return False
+    def _found(self, entry: os.DirEntry[str], directory: str, *, is_link: bool) -> Found | None:
+        path = _child(directory, entry.name)
+        if self.selection.excludes(path):
+            return None
+        if not self.sizes or is_link:
+            return Found(path, entry.inode(), is_link)
+        try:
+            return Found(path, entry.inode(), is_link, entry.stat(follow_symlinks=False).st_size)
+        except FileNotFoundError:
+            return None
+
+    def _selected(self, path: str, name: str, states: set[_State]) -> bool:
+        last = any(self._is_last(state) and step_matches(self._step(state), name) for state in states)
+        return last and not self.selection.excludes(path)
 
     def _descend(self, path: str, name: str, states: set[_State], *, is_link: bool) -> None:
         """Put a directory on the stack if a pattern leads through it; `**` leads through real directories only."""
@@ -237,13 +271,6 @@ class _Walk:
 
 def _child(directory: str, name: str) -> str:
     return f"/{name}" if directory == "/" else f"{directory}/{name}"
-
-
-def _size(entry: os.DirEntry[str]) -> int | None:
-    try:
-        return entry.stat(follow_symlinks=False).st_size
-    except FileNotFoundError:
-        return None
 
 
 def _is_directory(fd: int, name: str) -> bool:

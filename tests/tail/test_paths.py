@@ -349,3 +349,11 @@ def test_a_scan_given_up_half_way_leaks_nothing(tree: Path) -> None:
         next(walk)
         walk.close()  # type: ignore[attr-defined]
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_proc_and_sys_are_not_walked() -> None:
+    """A source that says /**/*.log means the machine's logs, not the kernel's hundred thousand made-up directories."""
+    told: list[str] = []
+    hits = list(scan("/", compile_selection(["/proc/**/*.log", "/sys/**", "/pro[c]/*/maps"]), on_directory=told.append))
+    assert hits == []
+    assert [directory for directory in told if directory.startswith(("/proc", "/sys"))] == []
