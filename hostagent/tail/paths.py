@@ -61,10 +61,14 @@ class Found(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Where a walk stops: entries looked at in all, and directories below each other."""
+    """Where a walk stops: entries looked at in all, directories to watch, and directories below each other.
+
+    A tenant's tree deserves less of all of them than the host's: watches are shared by everybody.
+    """
 
     entries: int = 1_000_000
     depth: int = 64
+    directories: int = 50_000
 
 
 Told = Callable[[str], object]
@@ -126,6 +130,7 @@ class _Walk:
         self.sizes = False
         self.notices: list[Notice] = []
         self.entries = 0
+        self.directories = 0
         self.stack: list[_Visit] = [_Visit("/", {(number, 0) for number in range(len(selection.globs))}, True)]
 
     def run(self) -> Iterator[Found]:
@@ -141,10 +146,11 @@ class _Walk:
             except OSError as error:
                 refused = error if isinstance(error, OpenError) else as_open_error(visit.directory, error)
                 self._note(visit.directory, str(refused), refused.hint)
-            if self.entries >= self.limits.entries:
+            if self.entries >= self.limits.entries or self.directories >= self.limits.directories:
                 self._note(
                     visit.directory,
-                    f"the search stopped here after {self.entries} directory entries: the rest is not collected",
+                    f"the search stopped here after {self.entries} names in {self.directories} directories: "
+                    "the rest is not collected",
                     "narrow the include pattern, or split the source",
                 )
                 return
@@ -261,6 +267,7 @@ class _Walk:
         return state[1] + 1 == len(self.selection.globs[state[0]].steps)
 
     def _tell(self, directory: str) -> None:
+        self.directories += 1
         if self.told is not None:
             self.told(directory)
 

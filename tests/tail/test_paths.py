@@ -282,6 +282,17 @@ def test_entries_that_match_nothing_count_too(tmp_path: Path) -> None:
     assert len(notices) == 1
 
 
+def test_a_tree_of_too_many_directories_ends_the_search_with_a_notice(tmp_path: Path) -> None:
+    for number in range(50):
+        (tmp_path / f"d{number}").mkdir()
+    told: list[str] = []
+    notices: list[Notice] = []
+    selection = compile_selection(["/**/*.log"])
+    list(scan(str(tmp_path), selection, limits=Limits(directories=10), on_directory=told.append, notices=notices))
+    assert len(told) == 10
+    assert ["stopped" in notice.message for notice in notices] == [True]
+
+
 def test_a_very_deep_tree_ends_the_search_with_a_notice(tmp_path: Path) -> None:
     here = tmp_path
     for number in range(30):
