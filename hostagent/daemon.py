@@ -30,6 +30,7 @@ from hostagent.tail.feed import Feed
 from hostagent.tail.identity import ignore_lease_signal
 from hostagent.tail.known import KnownRows
 from hostagent.tail.openfiles import OpenFiles
+from hostagent.tail.places import Places
 from hostagent.tail.reader import Reader
 from hostagent.tail.registry import Registry
 from hostagent.tail.resume import resume_inflight
@@ -77,11 +78,20 @@ class Daemon:
         self.checkpoint = Checkpoint.open(config.data_dir, clock)
         self.watcher = Watcher(clock)
         self.files = OpenFiles(assembly.tailers(), config.limits.max_open_files)
-        self.registry = Registry(self.watcher, self.files, self.checkpoint, clock, config.limits.rescan_interval_s)
+        self.registry = Registry(self.files, self.checkpoint, clock)
+        self.places = Places(self.watcher)
         self.feed = Feed(config.limits.chunk_bytes)
         assembly.build_lanes(self.checkpoint, Callbacks(self._on_room, self._on_acked))
         self.lanes = tuple(assembly.lanes.values())
-        self.reader = Reader(self.registry, self.watcher, self.feed, self.lanes, clock)
+        self.reader = Reader(
+            registry=self.registry,
+            places=self.places,
+            watcher=self.watcher,
+            feed=self.feed,
+            lanes=self.lanes,
+            clock=clock,
+            rescan_interval_s=config.limits.rescan_interval_s,
+        )
         self.discoveries = {name: assembly.discovery(source) for name, source in config.sources.items()}
         self.health = self._checks()
         self.notifier = Notifier(clock)
@@ -93,6 +103,7 @@ class Daemon:
             health=self.health,
             reader=self.reader,
             registry=self.registry,
+            places=self.places,
             feed=self.feed,
             checkpoint=self.checkpoint,
             lanes=self.lanes,
@@ -176,9 +187,8 @@ class Daemon:
         if target is None:
             self._listed.add(source)
             return
-        if change.kind in ("removed", "changed"):
-            self.registry.remove_place(target.id)
         if change.kind == "removed":
+            self.reader.drop_target(target.id)
             return
         try:
             place = self._assembly.place(target)

@@ -34,6 +34,7 @@ from hostagent.observe.report import (
 from hostagent.state.checkpoint import Checkpoint, LossTotal
 from hostagent.tail.beneath import beneath
 from hostagent.tail.feed import Counters, Feed
+from hostagent.tail.places import Places
 from hostagent.tail.reader import Reader
 from hostagent.tail.registry import Registry
 from hostagent.tail.views import FileView, Overview, overview, view
@@ -56,6 +57,7 @@ class Reports:
         health: Health,
         reader: Reader,
         registry: Registry,
+        places: Places,
         feed: Feed,
         checkpoint: Checkpoint,
         lanes: tuple[Lane, ...],
@@ -69,6 +71,7 @@ class Reports:
         self._health = health
         self._reader = reader
         self._registry = registry
+        self._places = places
         self._feed = feed
         self._checkpoint = checkpoint
         self._notices = notices
@@ -121,7 +124,7 @@ class Reports:
         """In the reader's thread."""
         steps = []
         tailed = self._registry.by_path.get(path) or self._registry.by_path.get(os.path.realpath(path))
-        for place in self._registry.places.values():
+        for place in self._places.by_id.values():
             target = place.origin.target
             if not path.startswith(target.root):
                 continue
@@ -131,7 +134,7 @@ class Reports:
             elif any(glob.matches(inner) for glob in place.selection.globs):
                 steps.append(f"source {target.source} includes it, but one of its exclude patterns rules it out")
         steps = steps or ["no include pattern of any source matches it"]
-        steps += [f"{notice.message} ({notice.hint})" for notice in self._registry.notices() if notice.subject == path]
+        steps += [f"{notice.message} ({notice.hint})" for notice in self._reader.notices() if notice.subject == path]
         if tailed is None:
             return ExplainReport(path=_shown(path), collected=False, steps=tuple(steps))
         from_file = _file(view(tailed))
@@ -145,7 +148,7 @@ class Reports:
         )
 
     def _overview(self) -> Overview:
-        return self._reader.ask(lambda: overview(self._registry), ASK_S) or EMPTY
+        return self._reader.ask(lambda: overview(self._registry, self._places, self._reader), ASK_S) or EMPTY
 
     def _all_notices(self, now: Overview) -> list[Notice]:
         return [*self._checkpoint.notices(), *self._notices(), *now.notices]

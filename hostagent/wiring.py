@@ -26,8 +26,9 @@ from hostagent.model import Block, Scalar, Target
 from hostagent.plugins import Plugins
 from hostagent.process.chain import Chain, build_chain
 from hostagent.state.checkpoint import Checkpoint
+from hostagent.state.dead_letters import DeadLetters
 from hostagent.tail.paths import compile_selection, scan
-from hostagent.tail.registry import Place
+from hostagent.tail.places import Place
 from hostagent.tail.tailer import Origin, Policy
 
 
@@ -59,15 +60,6 @@ def _existing(include: Iterable[str], exclude: Iterable[str]) -> Iterator[str]:
     return (found.path for found in scan("/", compile_selection(include, exclude)))
 
 
-class Refuse:
-    """Provisional."""
-
-    def put(self, *, output: str, delivery: object, letters: object) -> None:
-        from hostagent.errors import StateError
-
-        raise StateError(f"output {output}: a record was refused for good and there is no dead-letter store")
-
-
 class Assembly:
     """Everything that is built from one configuration."""
 
@@ -85,7 +77,8 @@ class Assembly:
         return Wiring(name, self._clock, self.config.data_dir)
 
     def build_lanes(self, checkpoint: Checkpoint, callbacks: Callbacks) -> None:
-        """One lane per output, sharing the credits."""
+        """One lane per output, sharing the credits and the dead-letter store."""
+        self.dead_letters = DeadLetters(self.config.data_dir, self._clock, checkpoint.add_losses)
         pool = Credits(self.config.limits.max_inflight_bytes, len(self.config.outputs))
         for name, output in self.config.outputs.items():
             self.lanes[name] = build_lane(
@@ -94,7 +87,7 @@ class Assembly:
                 self.wiring(name),
                 journal=checkpoint,
                 epoch=checkpoint.epoch,
-                dead_letters=Refuse(),
+                dead_letters=self.dead_letters,
                 credits=pool,
                 on_room=callbacks.on_room,
                 on_acked=callbacks.on_acked,

@@ -8,16 +8,14 @@ Either the tailed file is truncated soon, and its generation goes on in the copy
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hostagent.clock import Clock
 from hostagent.hookspecs import Notice
 from hostagent.tail.identity import FINGERPRINT_BYTES
 from hostagent.tail.openfiles import Opened
+from hostagent.tail.registry import Registry
 from hostagent.tail.tailer import Origin, TailedFile
-
-if TYPE_CHECKING:
-    from hostagent.tail.registry import Registry
 
 PATIENCE_S = 10.0
 """How long after it was last seen growing towards its original a copy may wait for the truncate."""
@@ -46,9 +44,7 @@ class Copies:
     def suspect(self, origin: Origin, path: str, opened: Opened) -> bool:
         """Whether a file that just appeared may be a copy in the making; if so, keep an eye on its path."""
         elder = self._elder(path)
-        if elder is None or not _same_head(elder, opened):
-            return False
-        if elder.origin is not origin or elder.ended:
+        if elder is None or elder.origin is not origin or elder.ended or not self._same_head(elder, opened):
             return False
         now_s = self._clock.monotonic_s()
         self._suspects[path] = Suspect(origin, elder, opened.status.size, now_s + PATIENCE_S)
@@ -75,7 +71,7 @@ class Copies:
             return None
         now_s = self._clock.monotonic_s()
         size = opened.status.size
-        if _same_head(suspect.elder, opened) and not suspect.elder.closed:
+        if self._same_head(suspect.elder, opened) and not suspect.elder.closed:
             if suspect.size < size < suspect.elder.head:
                 self._suspects[path] = suspect._replace(size=size, until_s=now_s + PATIENCE_S)
             if now_s < self._suspects[path].until_s:
@@ -117,10 +113,10 @@ class Copies:
                     return elder
         return None
 
-
-def _same_head(elder: TailedFile, opened: Opened) -> bool:
-    """Whether the file begins as the elder does, as far as it goes. A file that is still empty may become anything."""
-    if elder.content is None:
-        return False
-    head = opened.content.read(0, FINGERPRINT_BYTES)
-    return head == elder.content.read(0, len(head)) if head else elder.head > 0
+    def _same_head(self, elder: TailedFile, opened: Opened) -> bool:
+        """Whether the file begins as the elder does, as far as it goes. One that is still empty may become anything."""
+        if elder.closed or not self._registry.ensure_open(elder):
+            return False
+        assert elder.content is not None
+        head = opened.content.read(0, FINGERPRINT_BYTES)
+        return head == elder.content.read(0, len(head)) if head else elder.head > 0

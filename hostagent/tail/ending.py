@@ -15,6 +15,7 @@ from hostagent.errors import StateError
 from hostagent.model import Loss, Range
 from hostagent.state.ledger import LossReason
 from hostagent.state.rows import FileRow
+from hostagent.tail.copies import Copies
 from hostagent.tail.feed import Feed
 from hostagent.tail.identity import has_writer, identify
 from hostagent.tail.known import furthest
@@ -36,8 +37,11 @@ class End(NamedTuple):
 class Ending:
     """Looks after files that have lost their place."""
 
-    def __init__(self, registry: Registry, feed: Feed, clock: Clock, turn: Callable[[TailedFile, bool], bool]) -> None:
+    def __init__(
+        self, registry: Registry, copies: Copies, feed: Feed, clock: Clock, turn: Callable[[TailedFile, bool], bool]
+    ) -> None:
         self._registry = registry
+        self._copies = copies
         self._feed = feed
         self._clock = clock
         self._turn = turn
@@ -61,12 +65,17 @@ class Ending:
             if tailed in self._drained:
                 if tailed.all_acked():
                     self._retire(tailed)
-            elif not self._turn(tailed, False) and not tailed.queued and not tailed.unread:
+            elif not self._turn(tailed, False) and not tailed.queued:
                 self._drain(tailed, now_s)
 
     def _drain(self, tailed: TailedFile, now_s: float) -> None:
         """The file has been read to its end: if nobody will write to it any more, deliver its last record and close."""
-        if tailed.closed or tailed.content is None or not self._is_over(tailed, now_s):
+        if tailed.closed or tailed.suspended:
+            return
+        if tailed.content is None:
+            self._abandon(tailed)
+            return
+        if not self._is_over(tailed, now_s):
             return
         successor = next((new for new in self._registry.all_files() if new.predecessor is tailed), None)
         patience_s = tailed.origin.policy.close_grace_s - (now_s - (tailed.ended_at_s or 0.0))
@@ -74,6 +83,7 @@ class Ending:
             return
         if self._turn(tailed, True) or tailed.queued or tailed.unread:
             return
+        assert tailed.content is not None
         lanes = [lane for lane in tailed.origin.lanes if not tailed.all_acked()]
         if identify(tailed.content.fd).nlink == 0:
             for lane in lanes:
@@ -81,6 +91,13 @@ class Ending:
                 lane.spool_now((tailed.row,))
         self._drained[tailed] = None
         self._registry.files.release(tailed)
+
+    def _abandon(self, tailed: TailedFile) -> None:
+        """The file was deleted while its descriptor was closed. All of it had been read, unless something said no."""
+        if tailed.unread:
+            self._give_up(tailed, LossReason.DELETED)
+        else:
+            self._drained[tailed] = None
 
     def _is_over(self, tailed: TailedFile, now_s: float) -> bool:
         assert tailed.content is not None
@@ -154,13 +171,13 @@ class Ending:
             self._give_up(tailed, LossReason.CHANGED)
             return []
         fresh = self._registry.succeed(tailed)
-        found = self._registry.find_rest(tailed)
-        if found is None:
+        if self._registry.find_rest(tailed) is None:
             self._give_up(tailed, LossReason.TRUNCATED)
             return [fresh]
+        self._copies.gone(tailed.path)
         self._registry.lose(tailed)
         # What was written between the copy and the truncate is in neither file.
-        self._note_loss(tailed, LossReason.COPYTRUNCATE, found)
+        self._note_loss(tailed, LossReason.COPYTRUNCATE, tailed.size() or tailed.head)
         return [fresh, tailed]
 
     def _give_up(self, tailed: TailedFile, reason: LossReason) -> None:

@@ -84,13 +84,14 @@ def fingerprint(content: Content, known: Fingerprint | None = None) -> Fingerpri
     A known fingerprint that is shorter than the file's beginning by now comes back grown.
     """
     head = content.read(0, FINGERPRINT_BYTES)
-    if known is not None and known.length and not _begins_as(head, known):
+    if known is not None and not begins_as(head, known):
         return None
     return Fingerprint(len(head), _digest(head)) if head else NO_FINGERPRINT
 
 
-def _begins_as(head: bytes, known: Fingerprint) -> bool:
-    return len(head) >= known.length and _digest(head[: known.length]) == known.digest
+def begins_as(head: bytes, known: Fingerprint) -> bool:
+    """Whether these first bytes are those of a fingerprint; a fingerprint of nothing fits everything."""
+    return not known.length or (len(head) >= known.length and _digest(head[: known.length]) == known.digest)
 
 
 def anchor_of(before: bytes) -> bytes:

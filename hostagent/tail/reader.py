@@ -7,6 +7,7 @@ thread owns every TailedFile; other threads reach it through `post`.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -14,15 +15,21 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from hostagent.clock import Clock
+from hostagent.hookspecs import Notice
 from hostagent.model import Block
+from hostagent.tail.copies import Copies
 from hostagent.tail.ending import Ending
 from hostagent.tail.feed import Feed, Step
 from hostagent.tail.known import KnownRows
+from hostagent.tail.places import Place, Places
 from hostagent.tail.ports import Lane
-from hostagent.tail.registry import Place, Registry
-from hostagent.tail.resume import open_target
+from hostagent.tail.registry import Registry
+from hostagent.tail.resume import drop_target, open_target, swap_target
+from hostagent.tail.sightings import Sightings
 from hostagent.tail.tailer import Cursor, RewrittenError, TailedFile
 from hostagent.tail.watcher import Watcher
+
+log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -40,8 +47,22 @@ IDLE_S = 1.0
 class Reader:
     """Reads what the registry calls ready. Construct, then `run` in a thread of its own."""
 
-    def __init__(self, registry: Registry, watcher: Watcher, feed: Feed, lanes: Sequence[Lane], clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        places: Places,
+        watcher: Watcher,
+        feed: Feed,
+        lanes: Sequence[Lane],
+        clock: Clock,
+        rescan_interval_s: float,
+    ) -> None:
+        copies = Copies(registry, clock)
+        self.sightings = Sightings(registry, places, copies, clock, rescan_interval_s)
         self._registry = registry
+        self._places = places
+        self._copies = copies
         self._watcher = watcher
         self._feed = feed
         self._lanes = tuple(lanes)
@@ -52,7 +73,7 @@ class Reader:
         self._posted: deque[Callable[[], None]] = deque()
         self._urgent = threading.Event()
         self._acked: deque[Block] = deque()
-        self._ending = Ending(registry, feed, clock, lambda tailed, final: self._turn(tailed, final=final))
+        self._ending = Ending(registry, copies, feed, clock, lambda tailed, final: self._turn(tailed, final=final))
         self.heartbeat_s = clock.monotonic_s()
 
     def post(self, action: Callable[[], None]) -> None:
@@ -83,15 +104,28 @@ class Reader:
         self._acked.append(block)
 
     def open_target(self, place: Place, known: KnownRows) -> None:
-        """Take up a target that a discovery has published. In the reader's thread: see `post`."""
-        for tailed in open_target(self._registry, self._ending, known, place):
+        """Take up a target that a discovery has published, or go on with one that has changed. See `post`."""
+        if place.origin.target.id in self._places.by_id:
+            swap_target(self._registry, self._places, place)
+            ready = self.sightings.rescan(place.origin.target.id)
+        else:
+            ready = open_target(self._registry, self._places, self._ending, known, place)
+        for tailed in ready:
             self._make_ready(tailed)
+
+    def drop_target(self, target_id: str) -> None:
+        """A target is gone: drain its files, then close them. In the reader's thread: see `post`."""
+        drop_target(self._registry, self._places, target_id)
+
+    def notices(self) -> list[Notice]:
+        """What is not read or watched as it should be. In the reader's thread: see `ask`."""
+        return [*self._registry.notices(), *self._copies.notices(), *self._places.notices()]
 
     def prepare(self) -> None:
         """Take up targets and open their files, but read nothing yet. Before `run`, in the same thread."""
         events = self._watcher.read(PACE_S)
         self._look()
-        for tailed in self._registry.apply(events):
+        for tailed in self.sightings.apply(events):
             self._make_ready(tailed)
         self._registry.register_new()
 
@@ -133,7 +167,7 @@ class Reader:
         """One turn of the loop: wait, look, read a round, do what is due."""
         events = self._watcher.read(self._timeout_s())
         self._look()
-        for tailed in self._registry.apply(events):
+        for tailed in self.sightings.apply(events):
             self._make_ready(tailed)
         busy = self._round()
         self._due()
@@ -163,7 +197,7 @@ class Reader:
 
     def _make_ready(self, tailed: TailedFile) -> None:
         if not tailed.queued and not tailed.closed:
-            tailed.queued = True
+            tailed.queued = tailed.unread = True
             self._ready.append(tailed)
 
     def _admit(self) -> None:
@@ -191,7 +225,7 @@ class Reader:
 
     def _turn(self, tailed: TailedFile, *, final: bool = False) -> bool:
         """Read one chunk for each of the file's cursors; queue the file again if there is more."""
-        if tailed.closed or not tailed.row or self._ending.holds_back(tailed):
+        if tailed.closed or tailed.suspended or not tailed.row or self._ending.holds_back(tailed):
             return False
         if not self._registry.ensure_open(tailed):
             return False
@@ -213,6 +247,11 @@ class Reader:
             return True
         except OSError as error:
             self._registry.unreadable(tailed, error)
+            return busy
+        except Exception as error:
+            # The chain runs plugins' code on hostile bytes. What it trips over must stop this file only.
+            self._registry.suspend(tailed, error)
+            log.exception("%s: unexpected error while processing; the file is no longer read", tailed.path)
             return busy
         tailed.unread = more or left
         if busy:
@@ -267,7 +306,8 @@ class Reader:
                 wait_s = min(wait_s, due_s)
         if self._pending:
             wait_s = min(wait_s, min(due for _, due in self._pending.values()) - now_s)
-        return max(0.0, min(wait_s, self._ending.due_s(now_s), self._registry.due_s(now_s)))
+        wait_s = min(wait_s, self._registry.due_s(now_s))
+        return max(0.0, min(wait_s, self._ending.due_s(now_s), self.sightings.due_s(now_s)))
 
     def _due(self) -> None:
         now_s = self._clock.monotonic_s()
@@ -277,7 +317,8 @@ class Reader:
             del self._pending[tailed]
             self._flush_rest(tailed)
         self._ending.tend(now_s)
-        for tailed in self._registry.tend(now_s):
+        self._registry.save(now_s)
+        for tailed in self.sightings.tend(now_s):
             self._make_ready(tailed)
 
     def _flush_rest(self, tailed: TailedFile) -> None:

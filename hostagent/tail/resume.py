@@ -7,18 +7,21 @@ stopped. A block is cut again only if every one of its ranges is still there, by
 from __future__ import annotations
 
 import logging
+import os
 
 from hostagent.errors import StateError
-from hostagent.model import Block, Part, Range
+from hostagent.model import Block, FileId, Part, Range
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.rows import FileRow, InflightBlock, InflightPart, Position
-from hostagent.tail.beneath import OpenError, beneath
+from hostagent.tail.beneath import OpenError
 from hostagent.tail.ending import Ending
 from hostagent.tail.feed import recut
 from hostagent.tail.identity import ANCHOR_BYTES, anchor_of, identify
 from hostagent.tail.known import KnownRows, arrange, furthest
+from hostagent.tail.openfiles import Opened
+from hostagent.tail.places import Place, Places
 from hostagent.tail.ports import Lane
-from hostagent.tail.registry import Place, Registry
+from hostagent.tail.registry import Registry
 from hostagent.tail.tailer import Cursor, TailedFile
 
 log = logging.getLogger(__name__)
@@ -31,13 +34,13 @@ class _GoneError(Exception):
     """A range of a block in flight is not what it was; its text says why."""
 
 
-def open_target(registry: Registry, ending: Ending, known: KnownRows, place: Place) -> list[TailedFile]:
+def open_target(registry: Registry, places: Places, ending: Ending, known: KnownRows, place: Place) -> list[TailedFile]:
     """Take up a target: files that were known go on at their positions, others begin. Returns what may be read."""
     origin = place.origin
-    found = registry.add_place(place)
+    found = _open_all(registry, places, place)
     rows = known.claim(origin.target.id)
     arrangement = arrange(
-        rows, found, root=origin.target.root, tailers=registry.files.tailers, owned=registry.identities()
+        rows, found, root=origin.target.root, tailers=registry.files.tailers, owned=registry.by_identity
     )
     files = []
     for path, row in arrangement.same.items():
@@ -51,7 +54,7 @@ def open_target(registry: Registry, ending: Ending, known: KnownRows, place: Pla
         displaced = found.pop(tailed.path, None)
         if displaced is not None:
             displaced.content.close()
-        if not place.selection.matches(beneath(origin.target.root, tailed.path)):
+        if not place.wants(tailed.path):
             registry.lose(tailed)
         files.append(tailed)
     for path, opened in found.items():
@@ -60,9 +63,58 @@ def open_target(registry: Registry, ending: Ending, known: KnownRows, place: Pla
         if origin.policy.start_at == "end" and not rows:
             _start_at_end(tailed)
         files.append(tailed)
+    for tailed in files:
+        real = registry.real_path(tailed)
+        if real is not None:
+            places.watch(os.path.dirname(real), place)
     if arrangement.lost:
         _close_lost(registry, ending, arrangement.lost)
     return files
+
+
+def swap_target(registry: Registry, places: Places, place: Place) -> None:
+    """A target has changed: files it still wants go on under it, others lose their place. A scan finds the new ones."""
+    old = places.by_id[place.origin.target.id].origin
+    places.remove(place.origin.target.id)
+    places.put(place)
+    for tailed in registry.all_files():
+        if tailed.origin is not old or tailed.ended:
+            continue
+        if place.wants(tailed.path) and registry.ensure_open(tailed):
+            tailed.reassign(place.origin)
+        else:
+            registry.lose(tailed)
+
+
+def drop_target(registry: Registry, places: Places, target_id: str) -> None:
+    """A target is gone: its files are drained and closed."""
+    place = places.by_id.get(target_id)
+    if place is None:
+        return
+    places.remove(target_id)
+    for tailed in registry.all_files():
+        if tailed.origin is place.origin:
+            registry.lose(tailed)
+
+
+def _open_all(registry: Registry, places: Places, place: Place) -> dict[str, Opened]:
+    """Open what stands at the target's paths; further paths of a file that is read already are noted as such."""
+    places.put(place)
+    found: dict[str, Opened] = {}
+    identities: set[FileId] = set()
+    for path in places.scan(place):
+        opened = None if path in registry.by_path else registry.open(place.origin, path)
+        if opened is None:
+            continue
+        known = registry.by_identity.get(opened.status.id)
+        if known is not None:
+            registry.alias(known, path)
+        if known is not None or opened.status.id in identities:
+            opened.content.close()
+            continue
+        identities.add(opened.status.id)
+        found[path] = opened
+    return found
 
 
 def _from_row(row: FileRow, place: Place) -> TailedFile:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from hostagent.hookspecs import Content
 from hostagent.model import FileId, Fingerprint, Scalar, Target
 from hostagent.state.rows import FileRow, Position
-from hostagent.tail.identity import ANCHOR_BYTES, NO_FINGERPRINT, anchor_of, identify
+from hostagent.tail.identity import ANCHOR_BYTES, NO_FINGERPRINT, anchor_of, begins_as, identify
 from hostagent.tail.ports import Chain, Lane
 
 NO_ANCHOR = anchor_of(b"")
@@ -90,6 +90,7 @@ class TailedFile:
         "row",
         "seen_ns",
         "storage",
+        "suspended",
         "tags",
         "unread",
     )
@@ -113,6 +114,7 @@ class TailedFile:
         self.queued = False
         self.unread = True
         self.closed = False
+        self.suspended = False
         self.grew_at_s = 0.0
         self.behind_since_s: float | None = None
         self.ended_at_s: float | None = None
@@ -140,13 +142,16 @@ class TailedFile:
     def fetch(self, cursor: Cursor, size: int) -> Fetched:
         """Read up to `size` bytes at the cursor, believing its offset only if the bytes before it are still there.
 
-        The anchor's bytes come in the same read, so checking costs no system call. Raises RewrittenError, OSError.
+        The anchor's bytes come in the same read, so checking costs no system call; at the beginning, where there are
+        none, the fingerprint speaks. Raises RewrittenError, OSError.
         """
         assert self.content is not None
         lead = min(cursor.offset, ANCHOR_BYTES)
         data = self.content.read(cursor.offset - lead, size + lead)
         before = data[:lead]
         if len(before) < lead or anchor_of(before) != cursor.anchor:
+            raise RewrittenError
+        if lead == 0 and not begins_as(data, self.fingerprint):
             raise RewrittenError
         return Fetched(before, data[lead:])
 
@@ -186,6 +191,32 @@ class TailedFile:
             self.cursors.append(Cursor(position.offset, position.anchor, (lane,)))
             self.acked[lane.name] = position.offset
         self.merge()
+
+    def reassign(self, origin: Origin) -> None:
+        """Go on for a changed target: outputs keep their offsets, those that are new start as the source says."""
+        offsets = {lane.name: (lane, cursor) for cursor in self.cursors for lane in cursor.lanes}
+        leader = self.leader()
+        self.cursors = []
+        for lane in origin.lanes:
+            known = offsets.get(lane.name)
+            if known is not None and known[0] is lane:
+                self.cursors.append(Cursor(known[1].offset, known[1].anchor, (lane,)))
+            elif known is None and origin.policy.start_at == "end":
+                self.cursors.append(Cursor(leader.offset, leader.anchor, (lane,)))
+            else:
+                # A lane that took another's place begins where that one's acks ended.
+                offset = (self.acked or {}).get(lane.name, 0)
+                self.cursors.append(Cursor(offset, self._anchor_at(offset), (lane,)))
+        self.origin = origin
+        self.tags = origin.target.tags
+        self.constants = None
+        self.suspended = False
+        self.merge()
+
+    def _anchor_at(self, offset: int) -> bytes:
+        assert self.content is not None
+        lead = min(offset, ANCHOR_BYTES)
+        return anchor_of(self.content.read(offset - lead, lead))
 
     def note_ack(self, lane: str, end: int, now_s: float) -> None:
         """Remember how far an output has acked."""

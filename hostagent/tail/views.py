@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 from hostagent.hookspecs import Notice
 from hostagent.model import FileId, Scalar
+from hostagent.tail.places import Places
+from hostagent.tail.reader import Reader
 from hostagent.tail.registry import Registry
 from hostagent.tail.tailer import TailedFile
 
@@ -20,7 +22,7 @@ class FileView(NamedTuple):
     path: str
     source: str
     target: str
-    state: str  # "reading" | "idle" | "draining"
+    state: str  # "reading" | "idle" | "draining" | "suspended"
     size: int
     head: int
     positions: Mapping[str, int]
@@ -48,20 +50,20 @@ class Overview(NamedTuple):
     notices: tuple[Notice, ...]
 
 
-def overview(registry: Registry) -> Overview:
+def overview(registry: Registry, places: Places, reader: Reader) -> Overview:
     """Look at everything. In the reader's thread."""
     targets: dict[str, int] = {}
-    for place in registry.places.values():
+    for place in places.by_id.values():
         source = place.origin.target.source
         targets[source] = targets.get(source, 0) + 1
     return Overview(
         files=tuple(view(tailed) for tailed in registry.all_files()),
         targets=targets,
-        directories=registry.directories,
-        polled=registry.polled,
-        overflows=registry.overflows,
-        rescans=registry.rescans,
-        notices=tuple(registry.notices()),
+        directories=places.directories,
+        polled=places.polled,
+        overflows=reader.sightings.overflows,
+        rescans=reader.sightings.rescans,
+        notices=tuple(reader.notices()),
     )
 
 
@@ -69,7 +71,12 @@ def view(tailed: TailedFile) -> FileView:
     """One file as it is now. A file whose descriptor is closed has been read to its end."""
     size = tailed.size()
     acked = tailed.acked or {}
-    state = "draining" if tailed.ended else "reading" if tailed.unread or tailed.queued else "idle"
+    if tailed.suspended:
+        state = "suspended"
+    elif tailed.ended:
+        state = "draining"
+    else:
+        state = "reading" if tailed.unread or tailed.queued else "idle"
     return FileView(
         path=tailed.path,
         source=tailed.origin.target.source,

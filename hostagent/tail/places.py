@@ -1,0 +1,99 @@
+"""Targets on this host: their patterns, and the directories that are watched for them.
+
+Every directory is watched before it is listed, so that nothing can appear in between. Which files are read is the
+registry's business; this module knows paths only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from hostagent.hookspecs import Notice
+from hostagent.tail.beneath import beneath, join
+from hostagent.tail.paths import Selection, scan
+from hostagent.tail.tailer import Origin
+from hostagent.tail.watcher import Watcher
+
+
+class Place(NamedTuple):
+    """A target with its compiled patterns."""
+
+    origin: Origin
+    selection: Selection
+
+    def wants(self, path: str) -> bool:
+        """Whether a path of this host is one the target wants read."""
+        return self.selection.matches(beneath(self.origin.target.root, path))
+
+
+class Places:
+    """The targets that are followed now, by id."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.by_id: dict[str, Place] = {}
+        self._watcher = watcher
+        self._directories: dict[str, set[str]] = {}
+        self._notices: dict[str, list[Notice]] = {}
+
+    def put(self, place: Place) -> None:
+        """Follow a target, in the place of an earlier one with its id."""
+        self.by_id[place.origin.target.id] = place
+
+    def remove(self, target_id: str) -> None:
+        """Follow a target no longer; its directories are only watched for others."""
+        self.by_id.pop(target_id, None)
+        self._notices.pop(target_id, None)
+        for directory, targets in list(self._directories.items()):
+            targets.discard(target_id)
+            if not targets:
+                del self._directories[directory]
+                self._watcher.unwatch(directory)
+
+    def scan(self, place: Place) -> Iterator[str]:
+        """The paths of this host that match now, with a watch on every directory where one can appear."""
+        target = place.origin.target
+        notices: list[Notice] = []
+
+        def watch(directory: str) -> None:
+            self.watch(join(target.root, directory), place)
+
+        for found in scan(target.root, place.selection, on_directory=watch, notices=notices):
+            yield join(target.root, found.path)
+        self._notices[target.id] = notices
+
+    def watch(self, directory: str, place: Place) -> None:
+        """Watch a directory for a target. Asked again with every scan: the path may lead elsewhere by now."""
+        if self._watcher.watch(directory, place.origin.target.root):
+            self._directories.setdefault(directory, set()).add(place.origin.target.id)
+
+    def wanting(self, path: str) -> Place | None:
+        """The target that wants a path, if any."""
+        for target_id in self._directories.get(os.path.dirname(path), ()):
+            place = self.by_id[target_id]
+            if place.wants(path):
+                return place
+        return None
+
+    def watching(self, directory: str) -> set[str]:
+        """The ids of the targets for which a directory is watched."""
+        return set(self._directories.get(directory, ()))
+
+    def lost(self, directory: str) -> set[str]:
+        """A directory is no longer watched, being gone; the ids of the targets that have to be scanned again."""
+        return self._directories.pop(directory, set())
+
+    @property
+    def directories(self) -> int:
+        """How many directories are watched or polled."""
+        return len(self._directories)
+
+    @property
+    def polled(self) -> int:
+        """How many of them are polled, because the kernel doesn't watch them."""
+        return len(self._watcher.polled)
+
+    def notices(self) -> list[Notice]:
+        """What can't be searched or watched as it should be."""
+        return [*(notice for notices in self._notices.values() for notice in notices), *self._watcher.notices()]

@@ -1,0 +1,234 @@
+"""What happens to names: events and scans become files that begin, move, or lose their place.
+
+The watcher tells of names, not of files, and tells it late: when an event is read, its name may already belong to
+another file. So every name that a file was moved to is looked at once more when all events of a turn are in, and a slow
+scan makes up for whatever was missed. Runs in the reader's thread; returns the files that may have something to read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from hostagent.clock import Clock
+from hostagent.tail.beneath import join
+from hostagent.tail.copies import Copies
+from hostagent.tail.openfiles import Opened
+from hostagent.tail.places import Place, Places
+from hostagent.tail.registry import Registry
+from hostagent.tail.tailer import Origin, TailedFile
+from hostagent.tail.watcher import Event, Kind
+
+RESCAN_SHARE = 200
+"""A full scan runs at most once in RESCAN_SHARE times its own length: half a percent of one core."""
+
+
+class Departure(NamedTuple):
+    """A name that was moved away: the file it belonged to, and for whom and under which name it is recorded."""
+
+    tailed: TailedFile | None
+    origin: Origin | None
+    recorded_path: str
+
+
+class Sightings:
+    """Applies events and scans to the registry."""
+
+    def __init__(
+        self, registry: Registry, places: Places, copies: Copies, clock: Clock, rescan_interval_s: float
+    ) -> None:
+        self.overflows = 0
+        self.rescans = 0
+        self._registry = registry
+        self._places = places
+        self._copies = copies
+        self._clock = clock
+        self._rescan_interval_s = rescan_interval_s
+        self._rescan_at_s = clock.monotonic_s() + rescan_interval_s
+        self._moving: dict[int, Departure] = {}
+        self._arrived: dict[str, Departure] = {}
+        self._stale: set[str] = set()
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    def apply(self, events: Iterable[Event]) -> list[TailedFile]:
+        """Let events change the picture."""
+        ready: list[TailedFile] = []
+        earlier, self._moving = self._moving, {}
+        for event in events:
+            tailed = self._apply(event, earlier)
+            if tailed is not None:
+                ready.append(tailed)
+        for path, departure in self._arrived.items():
+            ready.extend(self._settle(path, departure))
+        self._arrived.clear()
+        # Whoever left in the turn before and has not arrived by now went where nobody watches.
+        for departure in earlier.values():
+            if departure.tailed is not None:
+                self._registry.lose_path(departure.tailed)
+                ready.append(departure.tailed)
+        self._stale |= self._registry.take_stale()
+        while self._stale:
+            ready.extend(self.rescan(self._stale.pop()))
+        return ready
+
+    def _apply(self, event: Event, earlier: dict[int, Departure]) -> TailedFile | None:
+        if event.kind is Kind.OVERFLOW:
+            self.overflows += 1
+            self._stale.update(self._places.by_id)
+            return None
+        if event.kind is Kind.DIRECTORY_GONE:
+            self._stale |= self._places.lost(event.directory)
+            return None
+        if event.is_dir:
+            self._stale |= self._places.watching(event.directory)
+            return None
+        path = join(event.directory, "/" + event.name)
+        if event.kind in (Kind.MODIFIED, Kind.CLOSED):
+            return self._registry.by_path.get(path) or self._copies.look(path)
+        if event.kind in (Kind.MOVED_FROM, Kind.DELETED):
+            return self._leave(path, event)
+        departure = self._moving.pop(event.cookie, None) or earlier.pop(event.cookie, None)
+        if event.kind is Kind.MOVED_TO and departure is not None:
+            return self._move(departure, path)
+        return self._appear(path)
+
+    def _leave(self, path: str, event: Event) -> TailedFile | None:
+        """A name is gone: moved away or deleted."""
+        self._copies.gone(path)
+        tailed = self._registry.unbind(path)
+        before = self._arrived.pop(path, None)
+        if event.kind is Kind.DELETED:
+            if tailed is not None and tailed.path == path:
+                self._registry.lose_path(tailed)
+            return tailed
+        place = self._places.wanting(path)
+        if before is not None and tailed is None:
+            self._moving[event.cookie] = before
+        elif tailed is not None or place is not None:
+            origin = place.origin if place is not None else None
+            recorded = tailed.recorded_path if tailed is not None else path
+            self._moving[event.cookie] = Departure(tailed, origin, recorded)
+        return tailed
+
+    def _move(self, departure: Departure, path: str) -> TailedFile | None:
+        """A name arrived elsewhere; if its file is read, it stays the same file."""
+        self._arrived[path] = departure
+        tailed = departure.tailed
+        if tailed is None or tailed.closed:
+            return None
+        displaced = self._registry.by_path.get(path)
+        if displaced is not None and displaced is not tailed:
+            self._registry.displace(path)
+        self._registry.move(tailed, path)
+        place = self._places.by_id.get(tailed.origin.target.id)
+        if place is None or not place.wants(path):
+            self._registry.lose(tailed)
+        return tailed
+
+    def _settle(self, path: str, departure: Departure) -> list[TailedFile]:
+        """See whose name it is that something was moved to: a fast rotation may have been through it twice."""
+        origin = departure.origin or (departure.tailed.origin if departure.tailed is not None else None)
+        opened = self._registry.open(origin, path) if origin is not None else None
+        if opened is None or origin is None:
+            return []
+        bound = self._registry.by_path.get(path)
+        known = self._registry.by_identity.get(opened.status.id)
+        if known is not None:
+            opened.content.close()
+            if bound is not known:
+                if bound is not None:
+                    self._registry.displace(path)
+                self._registry.alias(known, path)
+            return [known]
+        if bound is not None:
+            self._registry.displace(path)
+        fresh = self._registry.begin(origin, path, opened, recorded_path=departure.recorded_path)
+        place = self._places.by_id.get(origin.target.id)
+        if place is None or not place.wants(path):
+            self._registry.lose(fresh)
+        return [fresh]
+
+    def _appear(self, path: str) -> TailedFile | None:
+        """Something was created at, or moved to, a path: if a target wants it, open it at once."""
+        place = self._places.wanting(path)
+        opened = self._registry.open(place.origin, path) if place is not None else None
+        if place is None or opened is None:
+            return None
+        return self._arrive(place, path, opened)
+
+    def _arrive(self, place: Place, path: str, opened: Opened) -> TailedFile | None:
+        """A file stands at a path where it did not before: known already, a copy in the making, or new."""
+        displaced = self._registry.by_path.get(path)
+        known = self._registry.by_identity.get(opened.status.id)
+        if displaced is not None and displaced is not known:
+            self._registry.displace(path)
+        if known is not None:
+            opened.content.close()
+            self._registry.alias(known, path)
+            return known
+        if self._copies.suspect(place.origin, path, opened):
+            opened.content.close()
+            return None
+        fresh = self._registry.begin(place.origin, path, opened)
+        if place.origin.chain.joins_lines:
+            fresh.predecessor = displaced or self._registry.last_ended_at(path, place.origin)
+        self._watch_real(place, fresh)
+        return fresh
+
+    def _watch_real(self, place: Place, tailed: TailedFile) -> None:
+        """A symbolic link's directory shows no writes: watch the directory of the file it leads to as well."""
+        real = self._registry.real_path(tailed)
+        if real is not None:
+            self._places.watch(os.path.dirname(real), place)
+
+    # -- scans ---------------------------------------------------------------------------------------------------
+
+    def rescan(self, target_id: str) -> list[TailedFile]:
+        """Compare a target's paths with what is known; the files that are new, bigger or lost."""
+        place = self._places.by_id.get(target_id)
+        if place is None:
+            return []
+        ready: list[TailedFile] = []
+        seen: set[str] = set()
+        for path in self._places.scan(place):
+            seen.add(path)
+            tailed = self._compare(place, path)
+            if tailed is not None:
+                ready.append(tailed)
+        for path, tailed in list(self._registry.by_path.items()):
+            if tailed.origin is place.origin and path not in seen and tailed.path == path and not tailed.ended:
+                self._registry.displace(path)
+                ready.append(tailed)
+        return ready
+
+    def _compare(self, place: Place, path: str) -> TailedFile | None:
+        tailed = self._registry.by_path.get(path)
+        if tailed is not None:
+            try:
+                status = os.stat(path)
+            except OSError:
+                return None
+            if status.st_ino == tailed.identity.inode:
+                return tailed if status.st_size != tailed.head or len(tailed.cursors) > 1 else None
+        elif self._copies.watches(path):
+            return self._copies.look(path)
+        opened = self._registry.open(place.origin, path)
+        return self._arrive(place, path, opened) if opened is not None else None
+
+    def due_s(self, now_s: float) -> float:
+        """Seconds until `tend` has something to do."""
+        return min(self._rescan_at_s - now_s, self._copies.due_s(now_s))
+
+    def tend(self, now_s: float) -> list[TailedFile]:
+        """Look at suspects, scan everything when it is time."""
+        ready = self._copies.tend(now_s)
+        if now_s < self._rescan_at_s:
+            return ready
+        self.rescans += 1
+        for target_id in list(self._places.by_id):
+            ready.extend(self.rescan(target_id))
+        end_s = self._clock.monotonic_s()
+        self._rescan_at_s = end_s + max(self._rescan_interval_s, (end_s - now_s) * RESCAN_SHARE)
+        return ready
