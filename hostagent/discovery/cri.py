@@ -17,10 +17,9 @@ from hostagent.discovery.container import Container, ContainerState, Mount, Pod,
 from hostagent.discovery.cri_api import CONTAINERD_NAMESPACE, CriApi, UnsupportedError
 from hostagent.discovery.cri_events import ContainerdEvents, CriEvents, FirstOffered, ListedEvents
 from hostagent.discovery.cri_proto import cri_pb2 as cri
-from hostagent.discovery.follow import ContainerFaultError, EventStream, Follower, NotAContainerError
+from hostagent.discovery.follow import ContainerFaultError, EventStream, NotAContainerError
 from hostagent.hookspecs import Notice
 
-DEFAULT_SOCKETS = ("/run/containerd/containerd.sock", "/run/crio/crio.sock")
 STATES: Mapping[int, ContainerState] = {
     cri.CONTAINER_CREATED: ContainerState.CREATED,
     cri.CONTAINER_RUNNING: ContainerState.RUNNING,
@@ -30,11 +29,6 @@ RESTART_COUNT = "io.kubernetes.container.restartCount"
 OOM_REASON = "OOMKilled"
 # The kernel's own file systems in a container; nobody logs there.
 KERNEL_MOUNTS = ("proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue")
-
-
-def cri_runtime(socket_path: str, clock: Clock, reconcile_interval_s: float = 30.0) -> Follower:
-    """Follow the runtime behind a CRI socket."""
-    return Follower(f"cri at {socket_path}", lambda: CriSession(socket_path, clock), clock, reconcile_interval_s)
 
 
 class _Process(msgspec.Struct, frozen=True):

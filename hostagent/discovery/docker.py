@@ -15,10 +15,9 @@ from hostagent.clock import Clock
 from hostagent.discovery.container import Container, ContainerState, Mount, Pod, environment
 from hostagent.discovery.docker_api import DockerApi, EngineEvents, Inspected
 from hostagent.discovery.docker_disk import fresh_from_disk
-from hostagent.discovery.follow import ContainerFaultError, Event, Follower, NotAContainerError
+from hostagent.discovery.follow import ContainerFaultError, Event, NotAContainerError
 from hostagent.hookspecs import Notice
 
-DEFAULT_SOCKET = "/var/run/docker.sock"
 # The engine's clock is ours, but an event is stamped a little before it can be asked for.
 REPLAY_S = 5.0
 ACTIONS = ("create", "start", "die", "oom", "rename", "update", "pause", "unpause", "destroy")
@@ -39,17 +38,6 @@ KUBELET_NAME = re.compile(
 SANDBOX_LABEL = "io.kubernetes.sandbox.id"
 ANNOTATION_PREFIX = "annotation."
 SANDBOX_CONTAINER = "POD"
-
-
-def docker_runtime(
-    socket_path: str, clock: Clock, reconcile_interval_s: float = 30.0, host_root: str = "/"
-) -> Follower:
-    """Follow the engine behind a socket; `host_root` is where the engine's machine's files are seen."""
-
-    def connect() -> DockerSession:
-        return DockerSession(socket_path, clock, host_root)
-
-    return Follower(f"docker at {socket_path}", connect, clock, reconcile_interval_s)
 
 
 class DockerSession:

@@ -136,7 +136,10 @@ class Inbox:
 
 
 class Follower:
-    """A ContainerRuntime: one thread follows and holds the picture, one listens to events, a few ask for facts."""
+    """A ContainerRuntime: one thread follows and holds the picture, one listens to events, a few ask for facts.
+
+    A runtime that nobody `expected` to be there is looked for all the same, but not missed.
+    """
 
     def __init__(
         self,
@@ -144,13 +147,16 @@ class Follower:
         connect: Callable[[], Session],
         clock: Clock,
         reconcile_interval_s: float = 30.0,
-        backoff: Backoff | None = None,
+        *,
+        expected: bool = True,
     ) -> None:
-        self._subject = subject
+        self.subject = subject
         self._connect = connect
         self._clock = clock
         self._reconcile_interval_s = reconcile_interval_s
-        self._backoff = backoff or Backoff(0.2, 10.0)
+        self._expected = expected
+        self._answered = False
+        self._backoff = Backoff(0.2, 10.0)
         self._known: dict[str, Container] = {}
         self._lock = threading.Lock()
         self._listed = False
@@ -165,22 +171,30 @@ class Follower:
                 self._follow(self._connect(), publish, stop)
             except RuntimeFaultError as fault:
                 with self._lock:
-                    self._runtime_notice = Notice(self._subject, str(fault), fault.hint)
+                    self._runtime_notice = Notice(self.subject, str(fault), fault.hint)
+                if not self._expected:
+                    self.listed(publish)
                 self._clock.wait(stop, self._backoff.next_s())
 
     def notices(self) -> list[Notice]:
         """The runtime's own fault first, then each container that can't be described."""
         with self._lock:
-            found = [self._runtime_notice] if self._runtime_notice else []
+            found = [self._runtime_notice] if self._runtime_notice and (self._expected or self._answered) else []
             if self._missed:
                 message = f"{self._missed} containers came and went before the runtime could be asked about them"
-                found.append(Notice(self._subject, message, "their output is lost; run such containers without --rm"))
+                found.append(Notice(self.subject, message, "their output is lost; run such containers without --rm"))
             return found + list(self._container_notices.values())
+
+    @property
+    def answered(self) -> bool:
+        """Whether the runtime was there at any time."""
+        return self._answered
 
     def connected(self) -> None:
         """The runtime answers: whatever was wrong with it is over."""
         with self._lock:
             self._runtime_notice = None
+            self._answered = True
         self._backoff.reset()
 
     def learned(self, container_id: str, facts: Container | None, publish: Callable[[ContainerChange], None]) -> bool:
@@ -200,7 +214,7 @@ class Follower:
     def refused(self, container_id: str, fault: ContainerFaultError) -> None:
         """Remember that a container can't be described, until it can or is gone."""
         if not isinstance(fault, NotAContainerError):
-            notice = Notice(f"container {container_id[:12]}", str(fault), f"reported by {self._subject}")
+            notice = Notice(f"container {container_id[:12]}", str(fault), f"reported by {self.subject}")
             with self._lock:
                 self._container_notices[container_id] = notice
 
@@ -228,13 +242,13 @@ class Follower:
 
     def _follow(self, session: Session, publish: Callable[[ContainerChange], None], stop: threading.Event) -> None:
         inbox = Inbox()
-        pool = ThreadPoolExecutor(ASKING_THREADS, thread_name_prefix=f"ask:{self._subject}")
+        pool = ThreadPoolExecutor(ASKING_THREADS, thread_name_prefix=f"ask:{self.subject}")
         stream: EventStream | None = None
         listener: threading.Thread | None = None
         try:
             stream = session.subscribe()
-            name = f"events:{self._subject}"
-            listener = threading.Thread(target=_listen, args=(stream, inbox, self._subject), name=name, daemon=True)
+            name = f"events:{self.subject}"
+            listener = threading.Thread(target=_listen, args=(stream, inbox, self.subject), name=name, daemon=True)
             listener.start()
             following = _Round(self, session, inbox, pool, publish=publish, clock=self._clock)
             following.run(self._reconcile_interval_s, stop)

@@ -11,7 +11,7 @@ import pytest
 
 from hostagent.clock import Clock
 from hostagent.discovery.container import ContainerState, Mount
-from hostagent.discovery.docker import docker_runtime as follow_docker
+from hostagent.discovery.runtimes import docker_runtime as follow_docker
 from tests.runtimes.docker_engine import DockerEngine
 from tests.runtimes.fixtures import NEEDS_DOCKER
 from tests.runtimes.picture import Picture
