@@ -152,6 +152,9 @@ class Daemon:
             lane.join(max(0.0, deadline_s - self._clock.monotonic_s()) + 1.0)
         for thread in threads:
             thread.join(1.0)
+        for lane in self.lanes:
+            counters = lane.status().counters
+            log.info("output %s: delivered %d records of %d bytes", lane.name, counters.records, counters.raw_bytes)
         self.api.stop()
         self.watcher.close()
         self.checkpoint.close()
