@@ -24,8 +24,8 @@ def check(ctx: click.Context, config_path: str, as_json: bool) -> None:
     Prints every mistake with its line and column. Exit code 2 if there is one.
     """
     from hostagent.config.checks import config_notices
+    from hostagent.daemon.wiring import load_checked
     from hostagent.plugins import build_plugin_manager, collect_parts
-    from hostagent.wiring import load_checked
 
     try:
         parts = collect_parts(build_plugin_manager())

@@ -21,6 +21,6 @@ def run(ctx: click.Context, config_path: str, once: bool) -> None:
 
     Ends on SIGTERM or Ctrl-C, after what has been read is delivered or kept for next time.
     """
-    from hostagent import daemon
+    from hostagent.daemon.agent import run as run_agent
 
-    ctx.exit(daemon.run(Path(config_path), once=once))
+    ctx.exit(run_agent(Path(config_path), once=once))

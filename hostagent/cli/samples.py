@@ -37,10 +37,10 @@ def test(ctx: click.Context, file: str, config_path: str, source: str | None, as
     FILE holds lines as they stand in a log file: for `format: cri` with the runtime's prefix.
     """
     from hostagent.clock import Clock
+    from hostagent.daemon.wiring import load_checked
     from hostagent.hookspecs import Wiring
     from hostagent.plugins import build_plugin_manager, collect_parts
     from hostagent.process.chain import build_chain
-    from hostagent.wiring import load_checked
 
     parts = collect_parts(build_plugin_manager())
     config = load_checked(config_path, parts)

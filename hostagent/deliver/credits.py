@@ -13,6 +13,7 @@ class Credits:
     """Half of the pool is guaranteed to the lanes in equal shares, the other half goes to whoever asks first."""
 
     def __init__(self, total_bytes: int, lanes: int) -> None:
+        self._lanes = lanes
         self.guaranteed_bytes = total_bytes // (2 * max(lanes, 1))
         self._shared_bytes = total_bytes - self.guaranteed_bytes * lanes
         self._lock = threading.Lock()
@@ -38,6 +39,15 @@ class Credits:
         with self._lock:
             starved, self._starved = self._starved, False
         return starved
+
+    def share(self, lanes: int) -> None:
+        """Cut the pool for another number of lanes."""
+        with self._lock:
+            total_bytes = self._shared_bytes + self.guaranteed_bytes * self._lanes
+            self._lanes = lanes
+            self.guaranteed_bytes = total_bytes // (2 * max(lanes, 1))
+            self._shared_bytes = total_bytes - self.guaranteed_bytes * lanes
+            self._shared_used = sum(max(0, used - self.guaranteed_bytes) for used in self._used.values())
 
     def used_bytes(self) -> int:
         """Bytes in flight over all lanes."""

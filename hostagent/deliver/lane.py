@@ -59,6 +59,7 @@ class Lane:
             output=name, epoch=epoch, encoder_key=encoder_key, max_bytes=max_block_bytes, max_wait_s=max_wait_s
         )
         self._queue = BlockQueue(MAX_QUEUED_BLOCKS)
+        self._stopping = False
         self._acked_blocks = 0
         self._finished_bytes = 0
         self._sender = Sender(
@@ -76,7 +77,7 @@ class Lane:
 
     def room(self) -> bool:
         """Whether the reader may add another part now; after a "no", `on_room` says when to ask again."""
-        if not self._queue.room():
+        if self._stopping or not self._queue.room():
             return False
         if self._credits.room(self.name):
             return True
@@ -129,6 +130,7 @@ class Lane:
     def stop(self, deadline_s: float) -> None:
         """Cut what is open and finish what can be finished until `deadline_s` (monotonic); `join` waits for the end."""
         self.flush()
+        self._stopping = True
         self._sender.stop(deadline_s)
 
     def join(self, timeout_s: float | None = None) -> bool:

@@ -117,6 +117,13 @@ class Reader:
         """A target is gone: drain its files, then close them. In the reader's thread: see `post`."""
         drop_target(self._registry, self._places, target_id)
 
+    def use_lanes(self, lanes: Sequence[Lane]) -> None:
+        """Serve these lanes from now on. In the reader's thread: see `post`."""
+        self._lanes = tuple(lanes)
+        self._waiting = {lane.name: {} for lane in lanes}
+        for tailed in self._registry.all_files():
+            self._make_ready(tailed)
+
     def notices(self) -> list[Notice]:
         """What is not read or watched as it should be. In the reader's thread: see `ask`."""
         return [*self._registry.notices(), *self._copies.notices(), *self._places.notices()]
@@ -271,7 +278,7 @@ class Reader:
             return cursor
         for lane in cursor.lanes:
             if lane not in able:
-                self._waiting[lane.name][tailed] = None
+                self._waiting.setdefault(lane.name, {})[tailed] = None
         return tailed.split(cursor, able) if able else None
 
     def _note_rest(self, tailed: TailedFile, cursor: Cursor, step: Step) -> None:

@@ -50,7 +50,7 @@ class Reports:
     def __init__(
         self,
         *,
-        config: Config,
+        config: Callable[[], Config],
         config_path: Path,
         host: str,
         clock: Clock,
@@ -60,11 +60,11 @@ class Reports:
         places: Places,
         feed: Feed,
         checkpoint: Checkpoint,
-        lanes: tuple[Lane, ...],
+        lanes: Callable[[], tuple[Lane, ...]],
         notices: Callable[[], list[Notice]],
     ) -> None:
-        self.config = config
-        self.lanes = lanes
+        self._config = config
+        self._lanes = lanes
         self._config_path = config_path
         self._host = host
         self._clock = clock
@@ -97,11 +97,11 @@ class Reports:
             pid=os.getpid(),
             host=self._host,
             config=str(self._config_path),
-            data_dir=str(self.config.data_dir),
+            data_dir=str(self._config().data_dir),
             uptime_s=self._clock.monotonic_s() - self._started_s,
             health=self._health.report(),
-            sources=tuple(self._source(name, now) for name in self.config.sources),
-            outputs=tuple(self._output(lane.status(), now) for lane in self.lanes),
+            sources=tuple(self._source(name, now) for name in self._config().sources),
+            outputs=tuple(self._output(lane.status(), now) for lane in self._lanes()),
             notices=tuple(_notice(notice) for notice in self._all_notices(now)),
             rss_bytes=figures.rss_bytes,
             cpu_s=figures.cpu_s,
@@ -154,7 +154,7 @@ class Reports:
         return [*self._checkpoint.notices(), *self._notices(), *now.notices]
 
     def _source(self, name: str, now: Overview) -> SourceReport:
-        source = self.config.sources[name]
+        source = self._config().sources[name]
         files = [one for one in now.files if one.source == name]
         counters = self._feed.counters.get(name, Counters())
         since = [one.behind_since_s for one in files if one.behind_since_s is not None]
@@ -182,7 +182,7 @@ class Reports:
             return []
 
     def _output(self, lane: LaneStatus, now: Overview) -> OutputReport:
-        config = self.config.outputs[lane.name]
+        config = self._config().outputs[lane.name]
         mine = [one for one in now.files if lane.name in one.positions]
         since = [one.behind_since_s for one in mine if one.behind_since_s is not None and one.behind(lane.name)]
         wall_ns = self._clock.wall_ns()
@@ -221,7 +221,7 @@ class Reports:
         yield Sample("hostagent_notices", len(self._all_notices(now)))
         age_s = self._clock.monotonic_s() - self._reader.heartbeat_s
         yield Sample("hostagent_reader_heartbeat_age_seconds", age_s)
-        yield Sample("hostagent_inflight_bytes", sum(lane.status().unsent_bytes for lane in self.lanes))
+        yield Sample("hostagent_inflight_bytes", sum(lane.status().unsent_bytes for lane in self._lanes()))
         yield Sample("hostagent_files_known", len(now.files))
         yield Sample("hostagent_files_open", sum(one.is_open for one in now.files))
         yield Sample("hostagent_directories_watched", now.directories - now.polled)
@@ -234,7 +234,7 @@ class Reports:
     def _source_samples(self, now: Overview) -> Iterator[Sample]:
         losses = self._losses()
         now_s = self._clock.monotonic_s()
-        for name, source in self.config.sources.items():
+        for name, source in self._config().sources.items():
             counters = self._feed.counters.get(name, Counters())
             files = [one for one in now.files if one.source == name]
             lost = [total for total in losses if total.source == name]
@@ -255,7 +255,7 @@ class Reports:
                 yield Sample("hostagent_source_lag_seconds", now_s - since_s, (name, output))
 
     def _output_samples(self) -> Iterator[Sample]:
-        for lane in self.lanes:
+        for lane in self._lanes():
             status, name = lane.status(), (lane.name,)
             counters = status.counters
             values: Mapping[str, float] = {
@@ -278,7 +278,7 @@ class Reports:
                 "hostagent_output_unsent_bytes": status.unsent_bytes,
                 "hostagent_spool_blocks": status.spooled_blocks,
                 "hostagent_spool_bytes": status.spooled_bytes,
-                "hostagent_spool_max_bytes": self.config.outputs[lane.name].spool.max_bytes,
+                "hostagent_spool_max_bytes": self._config().outputs[lane.name].spool.max_bytes,
             }
             for metric, value in values.items():
                 yield Sample(metric, value, name)

@@ -9,22 +9,25 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from functools import partial
 from pathlib import Path
 
 from hostagent.clock import Clock
 from hostagent.config.checks import config_notices
 from hostagent.config.listen import parse_listen
+from hostagent.config.parts import Parts
+from hostagent.daemon.finding import Finding
+from hostagent.daemon.reloading import Reloading
+from hostagent.daemon.reports import Reports
+from hostagent.daemon.wiring import Assembly, Callbacks, load_checked
 from hostagent.deliver.lane import Lane
-from hostagent.errors import EXIT_FAILURE, EXIT_OK, ConfigError, StateError
-from hostagent.hookspecs import Discovery, Notice
-from hostagent.model import Block, TargetChange
+from hostagent.errors import EXIT_FAILURE, EXIT_OK, StateError
+from hostagent.hookspecs import Notice
+from hostagent.model import Block
 from hostagent.observe.api import Api
 from hostagent.observe.health import READER_LIMIT_S, Health
 from hostagent.observe.log import start_logging
 from hostagent.observe.notify import Notifier
 from hostagent.plugins import build_plugin_manager, collect_parts
-from hostagent.reports import Reports
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.tail.feed import Feed
 from hostagent.tail.identity import ignore_lease_signal
@@ -35,7 +38,6 @@ from hostagent.tail.reader import Reader
 from hostagent.tail.registry import Registry
 from hostagent.tail.resume import resume_inflight
 from hostagent.tail.watcher import Watcher
-from hostagent.wiring import Assembly, Callbacks, load_checked
 
 log = logging.getLogger(__name__)
 
@@ -55,88 +57,102 @@ def run(config_path: Path, *, once: bool) -> int:
     config = load_checked(config_path, parts)
     start_logging(config.log)
     clock = Clock()
-    daemon = Daemon(Assembly(config, plugins, parts, clock), config_path, clock)
-    signal.signal(signal.SIGTERM, daemon.on_signal)
-    signal.signal(signal.SIGINT, daemon.on_signal)
+    daemon = Daemon(Assembly(config, plugins, parts, clock), config_path, parts, clock)
+    signal.signal(signal.SIGTERM, daemon.on_stop)
+    signal.signal(signal.SIGINT, daemon.on_stop)
+    signal.signal(signal.SIGHUP, daemon.on_reload)
     return daemon.run(once=once)
 
 
 class Daemon:
     """One running agent."""
 
-    def __init__(self, assembly: Assembly, config_path: Path, clock: Clock) -> None:
+    def __init__(self, assembly: Assembly, config_path: Path, parts: Parts, clock: Clock) -> None:
         self._assembly = assembly
         self._clock = clock
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._listed: set[str] = set()
-        self._refused: dict[str, Notice] = {}
+        self._reload_asked = False
         self._failure = ""
         self._upkeep_at_s = 0.0
         config = assembly.config
         ignore_lease_signal()
         self.checkpoint = Checkpoint.open(config.data_dir, clock)
-        self.watcher = Watcher(clock)
-        self.files = OpenFiles(assembly.tailers(), config.limits.max_open_files)
-        self.registry = Registry(self.files, self.checkpoint, clock)
-        self.places = Places(self.watcher)
-        self.feed = Feed(config.limits.chunk_bytes)
+        watcher = self._watcher = Watcher(clock)
+        self.registry = Registry(OpenFiles(assembly.tailers(), config.limits.max_open_files), self.checkpoint, clock)
+        places = Places(watcher)
+        feed = Feed(config.limits.chunk_bytes)
         assembly.build_lanes(self.checkpoint, Callbacks(self._on_room, self._on_acked))
-        self.lanes = tuple(assembly.lanes.values())
         self.reader = Reader(
             registry=self.registry,
-            places=self.places,
-            watcher=self.watcher,
-            feed=self.feed,
-            lanes=self.lanes,
+            places=places,
+            watcher=watcher,
+            feed=feed,
+            lanes=self._lanes(),
             clock=clock,
             rescan_interval_s=config.limits.rescan_interval_s,
         )
-        self.discoveries = {name: assembly.discovery(source) for name, source in config.sources.items()}
+        self.finding = Finding(self.reader, KnownRows(self.checkpoint.files()), clock)
+        self.reloading = Reloading(
+            path=config_path,
+            parts=parts,
+            assembly=assembly,
+            finding=self.finding,
+            reader=self.reader,
+            checkpoint=self.checkpoint,
+            clock=clock,
+        )
         self.health = self._checks()
         self.notifier = Notifier(clock)
         reports = Reports(
-            config=config,
+            config=lambda: assembly.config,
             config_path=config_path,
             host=assembly.host,
             clock=clock,
             health=self.health,
             reader=self.reader,
             registry=self.registry,
-            places=self.places,
-            feed=self.feed,
+            places=places,
+            feed=feed,
             checkpoint=self.checkpoint,
-            lanes=self.lanes,
+            lanes=self._lanes,
             notices=self._notices,
         )
         addresses = [parse_listen(text) for text in config.api.listen]
         self.api = Api(addresses, reports.routes(), clock, tcp_serves_all=config.api.tcp_serves_all)
-        self._known = KnownRows(self.checkpoint.files())
 
-    def on_signal(self, _number: int, _frame: object) -> None:
+    def on_stop(self, _number: int, _frame: object) -> None:
         """Stop, as the service manager or a person at the terminal asks."""
         self._stop.set()
+        self._wake.set()
+
+    def on_reload(self, _number: int, _frame: object) -> None:
+        """Look at the configuration now, as the service manager asks."""
+        self._reload_asked = True
         self._wake.set()
 
     def run(self, *, once: bool) -> int:
         """Start every stage, keep watch until the end, stop them in the order in which a line travels."""
         if not once:
             self.api.start()
-        for lane in self.lanes:
+        for lane in self._lanes():
             lane.start()
-        threads = [self._start_discovery(name, discovery) for name, discovery in self.discoveries.items()]
+        for source in self._assembly.config.sources:
+            self.finding.begin(self._assembly, source)
         reader = threading.Thread(target=self._read, args=(once,), name="reader")
         reader.start()
         while reader.is_alive() and not self._stop.is_set():
             self._clock.wait(self._wake, min(WATCH_S, self.notifier.watchdog_interval_s or WATCH_S))
-            self._upkeep()
-        self._end(reader, threads)
+            if not self._stop.is_set():
+                self._wake.clear()
+                self._watch()
+        self._end(reader)
         if self._failure:
             log.error("the reader failed: %s", self._failure)
             return EXIT_FAILURE
         return EXIT_OK
 
-    def _end(self, reader: threading.Thread, threads: list[threading.Thread]) -> None:
+    def _end(self, reader: threading.Thread) -> None:
         """Stop reading, deliver what is cut as far as the time allows, close; the rest goes on at the next start."""
         limit_s = self._assembly.config.limits.stop_timeout_s
         self.health.set_ready("stopping")
@@ -146,17 +162,15 @@ class Daemon:
         self.reader.wake()
         reader.join()
         deadline_s = self._clock.monotonic_s() + limit_s
-        for lane in self.lanes:
+        for lane in self._lanes():
             lane.stop(deadline_s)
-        for lane in self.lanes:
+        for lane in self._lanes():
             lane.join(max(0.0, deadline_s - self._clock.monotonic_s()) + 1.0)
-        for thread in threads:
-            thread.join(1.0)
-        for lane in self.lanes:
             counters = lane.status().counters
             log.info("output %s: delivered %d records of %d bytes", lane.name, counters.records, counters.raw_bytes)
+        self.finding.close()
         self.api.stop()
-        self.watcher.close()
+        self._watcher.close()
         self.checkpoint.close()
 
     # -- the reader's thread -------------------------------------------------------------------------------------
@@ -174,9 +188,9 @@ class Daemon:
     def _read_until_stop(self, once: bool) -> None:
         """Wait for the first listing, cut again what was in flight, then read."""
         until_s = self._clock.monotonic_s() + LISTING_S
-        while self._listed < set(self.discoveries) and self._clock.monotonic_s() < until_s and not self._stop.is_set():
+        while not self.finding.all_listed() and self._clock.monotonic_s() < until_s and not self._stop.is_set():
             self.reader.prepare()
-        resume_inflight(self.registry, self.checkpoint, self.lanes)
+        resume_inflight(self.registry, self.checkpoint, self._lanes())
         self.health.set_ready()
         self.notifier.ready(f"following {len(self.registry.all_files())} files")
         if once:
@@ -184,25 +198,7 @@ class Daemon:
         else:
             self.reader.run(self._stop)
 
-    def _change(self, source: str, change: TargetChange) -> None:
-        """Take a discovery's news into the registry."""
-        target = change.target
-        if target is None:
-            self._listed.add(source)
-            return
-        if change.kind == "removed":
-            self.reader.drop_target(target.id)
-            return
-        try:
-            place = self._assembly.place(target)
-        except ConfigError as error:
-            self._refused[target.id] = Notice(target.id, str(error), "correct the declaration")
-            log.warning("target %s is not collected: %s", target.id, error)
-            return
-        self._refused.pop(target.id, None)
-        self.reader.open_target(place, self._known)
-
-    # -- other threads -------------------------------------------------------------------------------------------
+    # -- senders' threads ----------------------------------------------------------------------------------------
 
     def _on_room(self) -> None:
         self.reader.wake()
@@ -210,25 +206,13 @@ class Daemon:
     def _on_acked(self, block: Block) -> None:
         self.reader.note_acked(block)
 
-    def _start_discovery(self, name: str, discovery: Discovery) -> threading.Thread:
-        def publish(change: TargetChange) -> None:
-            self.reader.post(lambda: self._change(name, change))
+    # -- the main thread -----------------------------------------------------------------------------------------
 
-        def find() -> None:
-            try:
-                discovery.run(publish, self._stop)
-            except Exception:
-                self._refused[name] = Notice(f"source {name}", "its discovery failed", "see the log; restart the agent")
-                log.exception("source %s: unexpected error in its discovery; nothing new is found for it", name)
-            publish(TargetChange("listed"))
-
-        thread = threading.Thread(target=find, name=f"find:{name}", daemon=True)
-        thread.start()
-        return thread
+    def _lanes(self) -> tuple[Lane, ...]:
+        return tuple(self._assembly.lanes.values())
 
     def _notices(self) -> list[Notice]:
-        found = [notice for discovery in self.discoveries.values() for notice in discovery.notices()]
-        return [*config_notices(self._assembly.config), *self._refused.values(), *found]
+        return [*config_notices(self._assembly.config), *self.reloading.notices(), *self.finding.notices()]
 
     def _checks(self) -> Health:
         health = Health(self._clock)
@@ -241,16 +225,24 @@ class Daemon:
         def checkpoint() -> str:
             return "" if self.checkpoint.healthy else "the checkpoint can't be written; delivery waits"
 
+        def senders() -> str:
+            dead = [lane.name for lane in self._lanes() if not lane.alive]
+            return f"the sender of {', '.join(dead)} has ended" if dead else ""
+
         health.probe("reader", reader, "restart the agent; nothing is lost, files are read on from their positions")
         health.probe("checkpoint", checkpoint, f"look at the disk of {self._assembly.config.data_dir}")
-        for lane in self.lanes:
-            health.probe(f"sender {lane.name}", partial(_sender_fault, lane), "see the log; restart the agent")
+        health.probe("senders", senders, "see the log; restart the agent")
         return health
 
-    def _upkeep(self) -> None:
-        """Now and then, in the main thread: feed the watchdog, let the checkpoint look after itself."""
+    def _watch(self) -> None:
+        """Now and then: feed the watchdog, look at the configuration, let the checkpoint look after itself."""
         if self.notifier.watchdog_interval_s is not None and self.health.report().healthy:
             self.notifier.alive()
+        if self.reloading.changed() or self._reload_asked:
+            self._reload_asked = False
+            self.notifier.reloading()
+            self.reloading.reload()
+            self.notifier.ready()
         now_s = self._clock.monotonic_s()
         if now_s < self._upkeep_at_s:
             return
@@ -260,7 +252,3 @@ class Daemon:
             self.checkpoint.forget_files(self._clock.wall_ns() - FORGET_AFTER_NS)
         except StateError as error:
             log.warning("checkpoint: %s", error)
-
-
-def _sender_fault(lane: Lane) -> str:
-    return "" if lane.alive else "its thread has ended"

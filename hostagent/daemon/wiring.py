@@ -97,20 +97,38 @@ class Assembly:
 
     def build_lanes(self, checkpoint: Checkpoint, callbacks: Callbacks) -> None:
         """One lane per output, sharing the credits and the dead-letter store."""
-        self.dead_letters = DeadLetters(self.config.data_dir, self._clock, checkpoint.add_losses)
-        pool = Credits(self.config.limits.max_inflight_bytes, len(self.config.outputs))
-        for name, output in self.config.outputs.items():
-            self.lanes[name] = build_lane(
-                output,
-                self._parts,
-                self.wiring(name),
-                journal=checkpoint,
-                epoch=checkpoint.epoch,
-                dead_letters=self.dead_letters,
-                credits=pool,
-                on_room=callbacks.on_room,
-                on_acked=callbacks.on_acked,
-            )
+        self._dead_letters = DeadLetters(self.config.data_dir, self._clock, checkpoint.add_losses)
+        self._credits = Credits(self.config.limits.max_inflight_bytes, len(self.config.outputs))
+        self._checkpoint = checkpoint
+        self._callbacks = callbacks
+        for name in self.config.outputs:
+            self._build_lane(name)
+
+    def adopt(self, config: Config, retired: Iterable[str]) -> None:
+        """Go on with another configuration: retired lanes go, those of new and changed outputs are started."""
+        self.config = config
+        self._chains.clear()
+        for name in retired:
+            del self.lanes[name]
+        self._credits.share(len(config.outputs))
+        for name in config.outputs:
+            if name not in self.lanes:
+                self._build_lane(name).start()
+
+    def _build_lane(self, name: str) -> Lane:
+        lane = build_lane(
+            self.config.outputs[name],
+            self._parts,
+            self.wiring(name),
+            journal=self._checkpoint,
+            epoch=self._checkpoint.epoch,
+            dead_letters=self._dead_letters,
+            credits=self._credits,
+            on_room=self._callbacks.on_room,
+            on_acked=self._callbacks.on_acked,
+        )
+        self.lanes[name] = lane
+        return lane
 
     def discovery(self, source: SourceConfig) -> Discovery:
         """The discovery of a source."""
