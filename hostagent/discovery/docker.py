@@ -35,6 +35,10 @@ STATES = {
 KUBELET_NAME = re.compile(
     r"/k8s_(?P<container>[^_]+)_(?P<pod>[^_]+)_(?P<namespace>[^_]+)_(?P<uid>[^_]+)_(?P<attempt>\d+)"
 )
+# Drivers that send output away and can't read it back: for their containers the engine keeps a copy, in the format of
+# its driver `local`, unless told not to.
+CACHED_DRIVERS = ("awslogs", "fluentd", "gcplogs", "gelf", "logentries", "splunk", "syslog")
+KEEPS_CACHE = (20, 10)
 SANDBOX_LABEL = "io.kubernetes.sandbox.id"
 ANNOTATION_PREFIX = "annotation."
 SANDBOX_CONTAINER = "POD"
@@ -48,6 +52,7 @@ class DockerSession:
         self._clock = clock
         self._host_root = host_root
         self._root = self._api.info().docker_root_dir
+        self._keeps_cache = self._api.engine >= KEEPS_CACHE
         # Sandboxes never change; two threads that ask for one at the same time get the same answer.
         self._sandboxes: dict[str, Inspected | None] = {}
 
@@ -87,7 +92,7 @@ class DockerSession:
         if kubelet and kubelet["container"] == SANDBOX_CONTAINER:
             raise NotAContainerError("the sandbox of a pod")
         pod = self._pod(kubelet, facts) if kubelet else None
-        return container_from(facts, self._root, pod, kubelet)
+        return container_from(facts, self._root, pod, kubelet, engine_keeps_cache=self._keeps_cache)
 
     def _pod(self, kubelet: re.Match[str], facts: Inspected) -> Pod:
         """The pod from the container's name; its labels and annotations from its sandbox, if that says the same."""
@@ -136,10 +141,12 @@ class DockerEvents:
         self._events.close()
 
 
-def container_from(facts: Inspected, root: str, pod: Pod | None, kubelet: re.Match[str] | None) -> Container:
+def container_from(
+    facts: Inspected, root: str, pod: Pod | None, kubelet: re.Match[str] | None, *, engine_keeps_cache: bool
+) -> Container:
     """The runtime-neutral value of one container."""
     driver = facts.host_config.log_config.type
-    log_path, log_format, notice = _log_of(facts, root, driver)
+    log_path, log_format, notice = _log_of(facts, root, driver, engine_keeps_cache=engine_keeps_cache)
     state = STATES.get(facts.state.status, ContainerState.UNKNOWN)
     return Container(
         id=facts.id,
@@ -167,7 +174,7 @@ def container_from(facts: Inspected, root: str, pod: Pod | None, kubelet: re.Mat
     )
 
 
-def _log_of(facts: Inspected, root: str, driver: str) -> tuple[str, str, Notice | None]:
+def _log_of(facts: Inspected, root: str, driver: str, *, engine_keeps_cache: bool) -> tuple[str, str, Notice | None]:
     """The file with the container's output, its framing, and what there is to say when there is none.
 
     The engine names the file only once the container has started, but always puts it in the same place; known
@@ -180,14 +187,16 @@ def _log_of(facts: Inspected, root: str, driver: str) -> tuple[str, str, Notice 
         return f"{directory}/local-logs/container.log", "docker-local", None
     subject = f"container {facts.name.removeprefix('/') or facts.id[:12]}"
     if driver == "none":
-        return (
-            "",
-            "",
-            Notice(subject, "log driver `none` keeps no output", "start it with --log-driver json-file or local"),
-        )
+        hint = "start it with --log-driver json-file or local"
+        return "", "", Notice(subject, "log driver `none` keeps no output", hint)
     if driver == "journald":
         hint = f"collect it with a source of type journal: CONTAINER_ID_FULL={facts.id}"
         return "", "", Notice(subject, "log driver `journald` writes its output to the journal", hint)
+    if driver in CACHED_DRIVERS and engine_keeps_cache:
+        if (facts.host_config.log_config.config or {}).get("cache-disabled", "").lower() not in ("true", "1", "t"):
+            return f"{directory}/container-cached.log", "docker-local", None
+        hint = "start it without the log option cache-disabled"
+        return "", "", Notice(subject, f"log driver `{driver}` keeps no copy of its output here", hint)
     hint = "start it with --log-driver json-file or local, or collect it where the driver sends it"
     return "", "", Notice(subject, f"log driver `{driver}` writes its output to no file the agent reads", hint)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import socket
 import threading
 import urllib.parse
@@ -160,7 +161,9 @@ class DockerApi:
         self._busy: set[UnixConnection] = set()
         self._closed = False
         self._prefix = ""
-        self._prefix = "/v{}.{}".format(*self._negotiated())
+        version = self._version()
+        self.engine = _leading_numbers(version.version)
+        self._prefix = "/v{}.{}".format(*self._negotiated(version))
 
     def close(self) -> None:
         """Close every connection; calls that wait for an answer end with a fault."""
@@ -224,8 +227,10 @@ class DockerApi:
         stream_socket.settimeout(None)
         return EngineEvents(stream_socket, response, self._socket_path)
 
-    def _negotiated(self) -> tuple[int, int]:
-        version = self._decoded(self._get("/version", MAX_INSPECT_BYTES), Version, "/version")
+    def _version(self) -> Version:
+        return self._decoded(self._get("/version", MAX_INSPECT_BYTES), Version, "/version")
+
+    def _negotiated(self, version: Version) -> tuple[int, int]:
         newest = _numbers(version.api_version)
         oldest = _numbers(version.min_api_version) if version.min_api_version else OLDEST_KNOWN
         if newest < OLDEST_KNOWN:
@@ -348,6 +353,11 @@ def _bounded(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise _TooLongError(f"an answer of Docker is longer than {max_bytes} bytes")
     return data
+
+
+def _leading_numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a release, (20, 10, 24) for `20.10.24+dfsg1`; a text without any counts as the oldest release."""
+    return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0].partition("-")[0])[:3])
 
 
 def _numbers(version: str) -> tuple[int, int]:

@@ -12,16 +12,18 @@ from hostagent.hookspecs import Component, Encoder, Framing, hookimpl
 from hostagent.process.framing.auto import AutoFraming, AutoOptions
 from hostagent.process.framing.cri import CriFraming, CriOptions
 from hostagent.process.framing.docker_json import DockerJsonFraming, DockerJsonOptions
+from hostagent.process.framing.docker_local import DockerLocalFraming, DockerLocalOptions
 from hostagent.process.framing.raw import RawFraming, RawOptions
 from hostagent.process.ndjson import NdjsonEncoder, NdjsonOptions
 
 
 @hookimpl
 def hostagent_register_framings() -> Mapping[str, Component[Framing]]:
-    """Framings: raw, docker-json, cri, and auto which chooses among them."""
+    """Framings: raw, docker-json, docker-local, cri, and auto which chooses among the texts."""
     return {
         "raw": Component(RawOptions, lambda _options, _wiring: RawFraming()),
         "docker-json": Component(DockerJsonOptions, lambda _options, _wiring: DockerJsonFraming()),
+        "docker-local": Component(DockerLocalOptions, lambda _options, _wiring: DockerLocalFraming()),
         "cri": Component(CriOptions, lambda _options, _wiring: CriFraming()),
         "auto": Component(AutoOptions, lambda _options, _wiring: AutoFraming()),
     }

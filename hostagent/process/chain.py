@@ -21,6 +21,7 @@ from hostagent.hookspecs import Framing, Parser, Processor, Wiring
 from hostagent.model import Batch, Processed, Scalar, Target
 from hostagent.process.charset import Charset, charset
 from hostagent.process.framing import joining
+from hostagent.process.framing.docker_local import DockerLocalFraming, FrameBreaks
 from hostagent.process.framing.raw import RawFraming
 from hostagent.process.lines import LineBreaks, Utf8Breaks
 from hostagent.process.repair import InvalidUtf8, repair
@@ -96,10 +97,13 @@ def build_chain(source: SourceConfig, parts: Parts, wiring: Wiring, target: Targ
     ConfigError names everything in the declaration that can't be used.
     """
     source = declared(source, parts, target)
-    breaks = _charset(source)
-    framing: Framing = RawFraming(breaks)
-    if breaks.verbatim:
+    found = _charset(source)
+    breaks: LineBreaks = found
+    framing: Framing = RawFraming(found)
+    if found.verbatim:
         framing = parts.framings[source.format.type].build(source.format.options, wiring)
+    if isinstance(framing, DockerLocalFraming):
+        breaks = FrameBreaks()
     parser = parts.parsers[source.parse.type].build(source.parse.options, wiring) if source.parse else None
     processors = tuple(parts.processors[part.type].build(part.options, wiring) for part in source.processors)
     joins_lines = source.format.type != "raw"

@@ -176,11 +176,16 @@ def test_garbage_among_the_events_is_a_gap_and_no_more(
     proxied.wait_no_notices()
 
 
-@pytest.mark.parametrize("driver, words", [("none", "keeps no output"), ("syslog", "writes its output to no file")])
+@pytest.mark.parametrize(
+    "driver, options, words",
+    [
+        ("none", {}, "keeps no output"),
+        ("syslog", {"syslog-address": "udp://127.0.0.1:5140", "cache-disabled": "true"}, "keeps no copy"),
+    ],
+)
 def test_a_driver_that_leaves_no_file_is_said_to(
-    docker_runtime: DockerEngine, picture: Picture, driver: str, words: str
+    docker_runtime: DockerEngine, picture: Picture, driver: str, options: dict[str, str], words: str
 ) -> None:
-    options = {"syslog-address": "udp://127.0.0.1:5140"} if driver == "syslog" else {}
     found = picture.wait_for(docker_runtime.run(["true"], log_driver=driver, log_options=options))
     assert found.log_path == ""
     assert found.log_notice is not None
