@@ -1,12 +1,14 @@
 """Makes a lane out of an output's configuration and the parts it names.
 
-Owns which encoders are the same and which compression an output gets when none was asked for. Nothing is started here.
+Owns which encoders are the same, which compression an output gets when none was asked for, and what happens when its
+spool can't be opened: the agent starts all the same. Nothing is sent here.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -15,10 +17,12 @@ from hostagent.config.parts import Parts
 from hostagent.deliver.compress import build_compressor
 from hostagent.deliver.credits import Credits
 from hostagent.deliver.lane import Lane
-from hostagent.deliver.sender import Journal
 from hostagent.deliver.transfer import DeadLetterBox
-from hostagent.hookspecs import Wiring
+from hostagent.errors import StateError
+from hostagent.hookspecs import Notice, Wiring
 from hostagent.model import Block
+from hostagent.state.checkpoint import Checkpoint
+from hostagent.state.spool import Spool
 
 
 def encoder_key(encoding: PartConfig) -> str:
@@ -38,22 +42,24 @@ def build_lane(
     parts: Parts,
     wiring: Wiring,
     *,
-    journal: Journal,
-    epoch: str,
+    checkpoint: Checkpoint,
     dead_letters: DeadLetterBox,
     credits: Credits,  # noqa: A002 - the pool's name everywhere else
     on_room: Callable[[], None],
     on_acked: Callable[[Block], None],
 ) -> Lane:
-    """Build an output's encoder, compressor, output and lane."""
+    """Build an output's encoder, compressor, output, spool and lane; what an earlier run spooled counts as acked."""
+    spool, notices = _open_spool(config, wiring, checkpoint)
     return Lane(
         name=config.name,
         encoder=parts.encoders[config.encoding.type].build(config.encoding.options, wiring),
         encoder_key=encoder_key(config.encoding),
         output=parts.outputs[config.type].build(config.options, wiring),
-        compressor=build_compressor(compression_of(config), config.compression_level),
-        journal=journal,
-        epoch=epoch,
+        make_compressor=partial(build_compressor, compression_of(config), config.compression_level),
+        journal=checkpoint,
+        epoch=checkpoint.epoch,
+        spool=spool,
+        notices=notices,
         dead_letters=dead_letters,
         credits=credits,
         clock=wiring.clock,
@@ -62,3 +68,16 @@ def build_lane(
         on_room=on_room,
         on_acked=on_acked,
     )
+
+
+def _open_spool(
+    config: OutputConfig, wiring: Wiring, checkpoint: Checkpoint
+) -> tuple[Spool | None, tuple[Notice, ...]]:
+    """The spool of an output; without one when its directory can't be used, which an operator has to be told."""
+    try:
+        spool = Spool.open(wiring.data_dir, config.name, config.spool, wiring.clock, checkpoint.add_losses)
+        checkpoint.adopt_spooled(spool.contents())
+    except StateError as error:
+        hint = "the output works without it; what it holds is delivered after a restart that can open it"
+        return None, (Notice(f"spool {config.name}", f"it can't be used: {error}", hint),)
+    return spool, ()

@@ -25,9 +25,6 @@ class Compressor(Protocol):
     def compress(self, body: bytes) -> bytes:
         """Compress one body into a whole frame of its own."""
 
-    def decompress(self, body: bytes) -> bytes:
-        """Undo `compress`, for the rare body that has to be taken apart again."""
-
 
 class ZstdCompressor:
     """One zstd frame per body, with its size in the header and without a checksum (TLS and the spool have theirs)."""
@@ -47,9 +44,6 @@ class ZstdCompressor:
     def compress(self, body: bytes) -> bytes:
         return self._context.compress(body)
 
-    def decompress(self, body: bytes) -> bytes:
-        return zstandard.ZstdDecompressor().decompress(body)
-
 
 class GzipCompressor:
     """One gzip member per body; the header carries no time, so equal bodies give equal bytes."""
@@ -62,9 +56,6 @@ class GzipCompressor:
     def compress(self, body: bytes) -> bytes:
         return zlib.compress(body, self._level, wbits=31)
 
-    def decompress(self, body: bytes) -> bytes:
-        return zlib.decompress(body, wbits=31)
-
 
 class NoCompressor:
     """The body as it is."""
@@ -72,9 +63,6 @@ class NoCompressor:
     name = "none"
 
     def compress(self, body: bytes) -> bytes:
-        return body
-
-    def decompress(self, body: bytes) -> bytes:
         return body
 
 
@@ -87,3 +75,10 @@ def build_compressor(compression: str, level: int | None = None) -> Compressor:
     if compression == "none":
         return NoCompressor()
     raise ValueError(f"unknown compression {compression!r}: use zstd, gzip or none")
+
+
+def decompress(body: bytes, compression: str) -> bytes:
+    """Undo `compress`, for the rare body that has to be taken apart again; it may be of an earlier configuration."""
+    if compression == "zstd":
+        return zstandard.ZstdDecompressor().decompress(body)
+    return zlib.decompress(body, wbits=31) if compression == "gzip" else body

@@ -6,18 +6,19 @@ where there is no room it says so, and the files are the buffer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from hostagent.clock import Clock
-from hostagent.deliver.block_queue import BlockQueue
+from hostagent.deliver.backlog import Backlog, Journal
 from hostagent.deliver.blocks import BlockBuilder
 from hostagent.deliver.compress import Compressor
 from hostagent.deliver.credits import Credits
-from hostagent.deliver.sender import Journal, Sender
-from hostagent.deliver.status import LaneStatus
+from hostagent.deliver.sender import Sender
+from hostagent.deliver.status import Condition, Counters, LaneStatus
 from hostagent.deliver.transfer import DeadLetterBox
-from hostagent.hookspecs import Encoder, Output
+from hostagent.hookspecs import Encoder, Notice, Output
 from hostagent.model import Block, Part
+from hostagent.state.spool import Spool
 
 # Enough to keep the sender busy while the reader gathers the next; more would only be memory.
 MAX_QUEUED_BLOCKS = 4
@@ -37,9 +38,11 @@ class Lane:
         encoder: Encoder,
         encoder_key: str,
         output: Output,
-        compressor: Compressor,
+        make_compressor: Callable[[], Compressor],
         journal: Journal,
         epoch: str,
+        spool: Spool | None,
+        notices: Sequence[Notice] = (),
         dead_letters: DeadLetterBox,
         credits: Credits,  # noqa: A002 - the pool's name everywhere else
         clock: Clock,
@@ -58,30 +61,43 @@ class Lane:
         self._builder = BlockBuilder(
             output=name, epoch=epoch, encoder_key=encoder_key, max_bytes=max_block_bytes, max_wait_s=max_wait_s
         )
-        self._queue = BlockQueue(MAX_QUEUED_BLOCKS)
         self._stopping = False
+        self._spool = spool
+        self._start_notices = notices
+        self._counters = Counters()
+        self._condition = Condition(clock)
+        self._backlog = Backlog(
+            encoder=encoder,
+            make_compressor=make_compressor,
+            journal=journal,
+            spool=spool,
+            clock=clock,
+            counters=self._counters,
+            max_blocks=MAX_QUEUED_BLOCKS,
+            on_finished=self._finished,
+            on_acked=self._acked,
+        )
         self._acked_blocks = 0
         self._finished_bytes = 0
         self._sender = Sender(
             name=name,
-            queue=self._queue,
+            backlog=self._backlog,
             output=output,
             encoder=encoder,
-            compressor=compressor,
-            journal=journal,
+            compressor=make_compressor(),
             dead_letters=dead_letters,
             clock=clock,
-            on_finished=self._finished,
-            on_acked=self._acked,
+            counters=self._counters,
+            condition=self._condition,
         )
 
     def room(self) -> bool:
         """Whether the reader may add another part now; after a "no", `on_room` says when to ask again."""
-        if self._stopping or not self._queue.room():
+        if self._stopping or not self._backlog.room():
             return False
         if self._credits.room(self.name):
             return True
-        if not self._queue.waiting:
+        if not self._backlog.waiting:
             self.flush()  # what is open can't grow, so it goes now and its credits come back soonest
         return False
 
@@ -110,9 +126,13 @@ class Lane:
         if block is not None:
             self._put(block)
 
-    def spool_now(self, files: Sequence[int]) -> None:
-        """Bring blocks with ranges of these files where no crash can lose them; without a spool, send them soonest."""
+    def spool_now(self, files: Collection[int]) -> bool:
+        """Bring blocks with ranges of these files where no crash can lose them; True when all of them are there.
+
+        False when the spool has no room or its disk refuses: the sender goes on trying, and sends them meanwhile.
+        """
         self.flush()
+        return self._backlog.secure(files)
 
     def offer_resumed(self, block: Block) -> None:
         """Queue a block cut again from its in-flight row; at start only, in cut order, before anything new."""
@@ -120,8 +140,9 @@ class Lane:
         self._put(block, durable=True)
 
     def idle(self) -> bool:
-        """Whether nothing is open, queued or unacked."""
-        return not self._builder.has_parts and self._sender.counters.blocks_cut == self._acked_blocks
+        """Whether nothing is open, queued, unacked or spooled."""
+        everything_acked = not self._builder.has_parts and self._counters.blocks_cut == self._acked_blocks
+        return everything_acked and not self._backlog.spooling
 
     def start(self) -> None:
         """Begin to send."""
@@ -148,35 +169,41 @@ class Lane:
 
     def status(self) -> LaneStatus:
         """A snapshot for `status` and the metrics; from any thread."""
-        state, since_ns = self._sender.condition.state
-        error, error_ns = self._sender.condition.error
-        counters = self._sender.counters
+        state, since_ns = self._condition.state
+        error, error_ns = self._condition.error
+        counters = self._counters
+        spooled = self._spool.stats() if self._spool is not None else None
         return LaneStatus(
             name=self.name,
             state=state,
             since_ns=since_ns,
             last_error=error,
             last_error_ns=error_ns,
-            queued_blocks=self._queue.waiting,
+            queued_blocks=self._backlog.waiting,
             unacked_blocks=counters.blocks_cut - self._acked_blocks,
             unsent_bytes=counters.encoded_bytes_cut - self._finished_bytes,
-            spooled_blocks=0,
-            spooled_bytes=0,
+            spooled_blocks=spooled.blocks if spooled else 0,
+            spooled_bytes=spooled.disk_bytes if spooled else 0,
+            spool_fault=self._backlog.spool_fault,
             counters=counters,
         )
 
+    def notices(self) -> list[Notice]:
+        """What an operator should know about this output's spool; from any thread."""
+        return [*self._start_notices, *(self._spool.notices() if self._spool is not None else ())]
+
     def _put(self, block: Block, *, durable: bool = False) -> None:
-        counters = self._sender.counters
+        counters = self._counters
         counters.blocks_cut += 1
         counters.records_cut += block.records
         counters.raw_bytes_cut += block.raw_bytes
         counters.encoded_bytes_cut += block.encoded_bytes
-        self._queue.put(block, durable=durable)
+        self._backlog.put(block, durable=durable)
 
     def _finished(self, block: Block) -> None:
-        """In the sender's thread: the block is delivered, its memory is free again."""
+        """Under the backlog's lock: the block is delivered or spooled, its memory is free again."""
         self._finished_bytes += block.encoded_bytes
-        starved = self._queue.finished()
+        starved = self._backlog.take_starved()
         if self._credits.give(self.name, block.encoded_bytes) or starved:
             self._on_room()
 

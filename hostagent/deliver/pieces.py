@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from hostagent.deliver.compress import Compressor
+from hostagent.deliver.compress import Compressor, decompress
 from hostagent.hookspecs import Encoder
 from hostagent.model import Block, Delivery, Part
 
@@ -35,14 +35,14 @@ def without_payload(block: Block) -> Block:
     return Block(block.id, block.output, block.observed_ns, parts)
 
 
-def records_of(delivery: Delivery, encoder: Encoder, compressor: Compressor) -> list[bytes]:
+def records_of(delivery: Delivery, encoder: Encoder) -> list[bytes]:
     """The records of a delivery one by one, as its encoder separates them."""
-    return encoder.split(compressor.decompress(delivery.body))
+    return encoder.split(decompress(delivery.body, delivery.compression))
 
 
 def halves(delivery: Delivery, encoder: Encoder, compressor: Compressor) -> tuple[Delivery, ...]:
     """The two halves of a delivery under `<id>.0` and `<id>.1`; the delivery alone when it is a single record."""
-    records = records_of(delivery, encoder, compressor)
+    records = records_of(delivery, encoder)
     if len(records) < 2:
         return (delivery,)
     middle = (len(records) + 1) // 2
@@ -52,6 +52,7 @@ def halves(delivery: Delivery, encoder: Encoder, compressor: Compressor) -> tupl
             delivery,
             id=f"{delivery.id}.{number}",
             body=compressor.compress(encoder.join(records[cut])),
+            compression=compressor.name,
             records=len(records[cut]),
             indexes=indexes[cut],
         )
@@ -61,7 +62,7 @@ def halves(delivery: Delivery, encoder: Encoder, compressor: Compressor) -> tupl
 
 def rest(delivery: Delivery, retry: Sequence[int], encoder: Encoder, compressor: Compressor) -> Delivery:
     """The records of a delivery that the backend asked for again, under an id that names exactly those."""
-    records = records_of(delivery, encoder, compressor)
+    records = records_of(delivery, encoder)
     every = range(len(records)) if delivery.indexes is None else delivery.indexes
     indexes = tuple(every[index] for index in retry)
     digest = hashlib.blake2b(",".join(map(str, indexes)).encode(), digest_size=6).hexdigest()
@@ -69,6 +70,7 @@ def rest(delivery: Delivery, retry: Sequence[int], encoder: Encoder, compressor:
         delivery,
         id=f"{delivery.block}.r{digest}",
         body=compressor.compress(encoder.join([records[index] for index in retry])),
+        compression=compressor.name,
         records=len(indexes),
         indexes=indexes,
     )

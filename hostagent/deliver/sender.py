@@ -1,77 +1,64 @@
 """The thread of one output: takes blocks in order, makes them durable, has them delivered, commits the ack.
 
-Owns the order of those steps, which is what no crash may break: the in-flight row is committed before the first byte is
-sent, and a position moves only after the delivery has ended. It must not read files or know what an output speaks.
+Owns the order of those steps, which is what no crash may break, and the judgement when blocks go to the spool: when the
+output is down, or so slow that a block has waited for long while the reader stands still. It must not read files or
+know what an output speaks.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from hostagent.clock import Backoff, Clock
-from hostagent.deliver.block_queue import BlockQueue, Queued
+from hostagent.deliver.backlog import Backlog
+from hostagent.deliver.breaker import Breaker
 from hostagent.deliver.compress import Compressor
-from hostagent.deliver.pieces import delivery_of, without_payload
 from hostagent.deliver.status import Condition, Counters
 from hostagent.deliver.transfer import DeadLetterBox, Transfer
 from hostagent.errors import StateError
 from hostagent.hookspecs import Encoder, Output
-from hostagent.model import Block, Delivery
+from hostagent.model import Delivery
 
 log = logging.getLogger(__name__)
 
-# An ack waits for the next commit while there is more to send, but not longer than this.
-ACK_DELAY_S = 0.2
+T = TypeVar("T")
 
-
-class Journal(Protocol):
-    """The checkpoint as a sender sees it."""
-
-    def commit(self, begun: Sequence[Block], acked: Sequence[Block]) -> None:
-        """In one transaction: in-flight rows in, positions forward, rows of the acked out. Raises StateError."""
+# An output is slower than its input when the reader waits for it and the oldest block is this old.
+SLOW_AFTER_S = 10.0
 
 
 class Stopped(Exception):  # noqa: N818 - leaving at a stop is no error
-    """Raised through a delivery when the time to stop has come; what was not finished stays in flight."""
+    """Raised through a delivery when the time to stop has come; what was not finished stays in flight or spooled."""
 
 
 class Sender:
-    """One output's thread. Everything here runs in that thread, except `start`, `stop`, `join` and `nudge`.
-
-    `on_finished(block)` is called when a block has been delivered and its payload is let go, `on_acked(block)` once the
-    ack is committed; what it is given has no payloads any more.
-    """
+    """One output's thread. Everything here runs in that thread, except `start`, `stop`, `join`, `alive` and `nudge`."""
 
     def __init__(
         self,
         *,
         name: str,
-        queue: BlockQueue,
+        backlog: Backlog,
         output: Output,
         encoder: Encoder,
         compressor: Compressor,
-        journal: Journal,
         dead_letters: DeadLetterBox,
         clock: Clock,
-        on_finished: Callable[[Block], None],
-        on_acked: Callable[[Block], None],
+        counters: Counters,
+        condition: Condition,
     ) -> None:
-        self.counters = Counters()
-        self.condition = Condition(clock)
         self._name = name
-        self._queue = queue
+        self._backlog = backlog
         self._output = output
-        self._encoder = encoder
-        self._compressor = compressor
-        self._journal = journal
         self._clock = clock
-        self._on_finished = on_finished
-        self._on_acked = on_acked
+        self._counters = counters
+        self._condition = condition
         self._backoff = Backoff()
+        self._breaker = Breaker()
         self._transfer = Transfer(
             name=name,
             output=output,
@@ -79,17 +66,10 @@ class Sender:
             compressor=compressor,
             dead_letters=dead_letters,
             backoff=self._backoff,
-            wait=self._pause,
-            counters=self.counters,
-            condition=self.condition,
+            watch=self,
+            counters=counters,
         )
-        self._fresh: list[Queued] = []
-        self._begun: deque[Block] = deque()
-        self._done: list[Block] = []
-        self._acked: deque[Block] = deque()
         self._state_failed = False
-        self._done_since_s = 0.0
-        self._sending: Delivery | None = None
         self._deadline_s: float | None = None
         self._nudged = False
         self._thread = threading.Thread(target=self._run, name=f"send:{name}", daemon=True)
@@ -101,7 +81,7 @@ class Sender:
     def stop(self, deadline_s: float) -> None:
         """Finish what can be finished until `deadline_s` on the monotonic clock; does not wait, see `join`."""
         self._deadline_s = deadline_s
-        self._queue.wake.set()
+        self._backlog.wake.set()
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Wait for the thread; False when it is still busy in its output."""
@@ -117,7 +97,48 @@ class Sender:
     def nudge(self) -> None:
         """Try again now instead of at the end of the back-off: something about the network has changed."""
         self._nudged = True
-        self._queue.wake.set()
+        self._backlog.wake.set()
+
+    # -- told by the transfer ------------------------------------------------------------------------------------
+
+    def failed(self, message: str) -> None:
+        """The output can't take the delivery now."""
+        self._breaker.failed(self._clock.monotonic_s())
+        self._note(message)
+
+    def answered(self) -> None:
+        """The output has given a verdict."""
+        self._breaker.succeeded()
+        if self._condition.enter("spooling" if self._backlog.spooling else "ok"):
+            log.info("output %s: delivers again", self._name)
+
+    def pause(self, delay_s: float) -> None:
+        """Wait out a back-off, a nudge or a stop; raises Stopped when there is no more time to try.
+
+        Meanwhile, if the output counts as down, what the reader brings goes to the spool.
+        """
+        until_s = self._clock.monotonic_s() + delay_s
+        was_stopping = self._deadline_s is not None
+        while True:
+            self._spool_while_down()
+            now_s = self._clock.monotonic_s()
+            if self._deadline_s is not None:
+                if now_s >= self._deadline_s or self._backlog.empty():
+                    raise Stopped
+                if not was_stopping:
+                    return  # one more try right now: the last chance before the stop
+            if self._nudged:
+                self._nudged = False
+                self._backoff.reset()
+                return
+            if now_s >= until_s:
+                return
+            opens_in_s = self._breaker.opens_in_s(now_s) or delay_s
+            ends = (until_s, now_s + opens_in_s, self._deadline_s or until_s)
+            self._clock.wait(self._backlog.wake, min(ends) - now_s)
+            self._backlog.wake.clear()
+
+    # -- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while True:
@@ -127,115 +148,94 @@ class Sender:
             except Stopped:
                 break
             except Exception as error:
-                self.counters.crashes += 1
+                self._counters.crashes += 1
                 message = f"unexpected {type(error).__name__} while sending, will try again: {error}"
-                self.condition.failed(message)
+                self.failed(message)
                 log.exception("output %s: %s", self._name, message)
             try:
-                self._pause(self._backoff.next_s())
+                self.pause(self._backoff.next_s())
             except Stopped:
                 break
         self._leave()
 
     def _work(self) -> None:
-        """Take, begin, send, ack, until a stop is asked for and nothing is left."""
+        """Take, begin, send, ack, until a stop is asked for and nothing is left in memory."""
         while True:
-            if not self._begun:
-                self._settle()
-            if self._begun:
-                self._send_next()
-                continue
-            if self._deadline_s is not None and not self._queue.waiting:
+            if self._backlog.acks_due:
+                self._with_state(self._backlog.settle)
+            stopping = self._deadline_s is not None
+            if stopping and self._backlog.empty():
                 return
-            self._clock.wait(self._queue.wake, None)
+            delivery = self._with_state(self._backlog.head)
+            if delivery is None:
+                if not stopping or self._backlog.empty():
+                    self._wait_for_work()
+                continue
+            if stopping and self._clock.monotonic_s() >= (self._deadline_s or 0.0):
+                raise Stopped
+            self._transfer.deliver(delivery)
+            self._count(delivery, self._with_state(self._backlog.delivered))
+            if self._backlog.full and self._is_slow():
+                self._with_state(partial(self._backlog.settle, divert=True))
 
-    def _send_next(self) -> None:
-        self._check_deadline()
-        block = self._begun[0]
-        if self._sending is None or self._sending.block != block.id:
-            self._sending = delivery_of(block, self._encoder, self._compressor)
-        self._transfer.deliver(self._sending)
-        counters = self.counters
-        counters.compressed_bytes += len(self._sending.body)
+    def _wait_for_work(self) -> None:
+        self._condition.enter("ok")
+        if self._deadline_s is None:
+            self._clock.wait(self._backlog.wake, None)
+
+    def _is_slow(self) -> bool:
+        oldest_s = self._backlog.oldest_s()
+        return oldest_s is not None and self._clock.monotonic_s() - oldest_s >= SLOW_AFTER_S
+
+    def _count(self, delivery: Delivery, raw_bytes: int) -> None:
+        counters = self._counters
         counters.blocks += 1
-        counters.records += block.records
-        counters.raw_bytes += block.raw_bytes
-        counters.encoded_bytes += block.encoded_bytes
-        self._sending = None
-        if not self._done:
-            self._done_since_s = self._clock.monotonic_s()
-        self._done.append(without_payload(block))
-        self._begun.popleft()
-        self._on_finished(block)
-        if self._begun and self._clock.monotonic_s() - self._done_since_s >= ACK_DELAY_S:
-            self._settle()
+        counters.records += delivery.records
+        counters.raw_bytes += raw_bytes
+        counters.compressed_bytes += len(delivery.body)
 
-    def _settle(self) -> None:
-        """Commit what is done together with the beginning of all that waits; tries until the state can be written."""
+    def _with_state(self, step: Callable[[], T]) -> T:
+        """Do a step that needs the checkpoint or the spool, again and again until they can be used."""
         while True:
-            self._fresh += self._queue.take()
-            begun = [queued.block for queued in self._fresh if not queued.durable]
-            if not begun and not self._done:
-                break
             try:
-                self._journal.commit(begun=begun, acked=self._done)
-                break
+                result = step()
             except StateError as error:
                 self._state_failed = True
-                if self.condition.failed(f"the checkpoint can't be written, delivery waits: {error}"):
-                    log.warning("output %s: %s", self._name, self.condition.error[0])
-                self._pause(self._backoff.next_s())
-        self._begun.extend(queued.block for queued in self._fresh)
-        self._fresh = []
-        self._acked.extend(self._done)
-        self._done = []
-        self._announce()
-        if self._state_failed:
-            self._state_failed = False
-            self._backoff.reset()
-            self.condition.enter("ok")
-            log.info("output %s: the checkpoint can be written again", self._name)
-
-    def _announce(self) -> None:
-        """Tell who waits for acks; one by one, so that an error in there repeats nothing."""
-        while self._acked:
-            self._on_acked(self._acked.popleft())
-
-    def _pause(self, delay_s: float) -> None:
-        """Wait out a back-off, a nudge or a stop; raises Stopped when there is no more time to try."""
-        until_s = self._clock.monotonic_s() + delay_s
-        was_stopping = self._deadline_s is not None
-        while True:
-            self._check_deadline()
-            if self._nudged:
-                self._nudged = False
+                self._note(f"delivery waits: {error}")
+                self.pause(self._backoff.next_s())
+                continue
+            if self._state_failed:
+                self._state_failed = False
                 self._backoff.reset()
-                return
-            if self._deadline_s is not None and not was_stopping:
-                return  # one more try right now: the last chance before the stop
-            left_s = until_s - self._clock.monotonic_s()
-            if left_s <= 0:
-                return
-            if self._deadline_s is not None:
-                left_s = min(left_s, max(0.0, self._deadline_s - self._clock.monotonic_s()))
-            self._clock.wait(self._queue.wake, left_s)
-            self._queue.wake.clear()
+                self._condition.enter("ok")
+                log.info("output %s: its state can be written again", self._name)
+            return result
 
-    def _check_deadline(self) -> None:
-        if self._deadline_s is not None and self._clock.monotonic_s() >= self._deadline_s:
-            raise Stopped
+    def _spool_while_down(self) -> None:
+        now_s = self._clock.monotonic_s()
+        stopping = self._deadline_s is not None and self._breaker.failing
+        if not (self._breaker.open(now_s) or stopping):
+            return
+        try:
+            self._backlog.settle(divert=True)
+        except StateError as error:
+            self._note(f"delivery waits: {error}")
+            return
+        if self._backlog.spooling:
+            self._condition.enter("spooling")
+
+    def _note(self, message: str) -> None:
+        if self._condition.failed(message, "spooling" if self._backlog.spooling else "retrying"):
+            log.warning("output %s: %s", self._name, message)
 
     def _leave(self) -> None:
         """The last steps of the thread: acks that are still open, then the output is closed."""
-        if self._done:
-            try:
-                self._journal.commit(begun=(), acked=self._done)
-                self._acked.extend(self._done)
-                self._done = []
-                self._announce()
-            except StateError as error:
-                log.warning("output %s: the last acks are not stored, those blocks come again: %s", self._name, error)
-        self.condition.enter("stopped")
+        try:
+            self._backlog.settle()
+        except StateError as error:
+            log.warning("output %s: the last acks are not stored, those blocks come again: %s", self._name, error)
+        self._backlog.close()
+        self._condition.enter("stopped")
         try:
             self._output.close()
         except Exception:

@@ -11,11 +11,17 @@ import msgspec
 
 from hostagent.clock import Clock
 
+# Between two times of being well, no more different errors than this are logged; `status` always shows the last one.
+_MOST_TOLD = 20
+
 State = Literal["ok", "retrying", "spooling", "stopped"]
 
 
 class Counters(msgspec.Struct, kw_only=True):
-    """What one lane has done since start; written by the sender's thread, except `*_cut`, which the reader's writes."""
+    """What one lane has done since start; the sender's thread writes, except for `*_cut`, the reader's.
+
+    A block counts in `blocks` when it is delivered, by way of the spool or not; `spooled` counts those put into it.
+    """
 
     blocks_cut: int = 0
     records_cut: int = 0
@@ -27,6 +33,7 @@ class Counters(msgspec.Struct, kw_only=True):
     encoded_bytes: int = 0
     compressed_bytes: int = 0
     requests: int = 0
+    spooled: int = 0
     retries: int = 0
     splits: int = 0
     dead_letters: int = 0
@@ -46,6 +53,7 @@ class LaneStatus(msgspec.Struct, frozen=True, kw_only=True):
     unsent_bytes: int
     spooled_blocks: int
     spooled_bytes: int
+    spool_fault: str
     counters: Counters
 
 
@@ -56,6 +64,7 @@ class Condition:
         self._clock = clock
         self._state: tuple[State, int] = ("ok", clock.wall_ns())
         self._error: tuple[str, int | None] = ("", None)
+        self._told: set[str] = set()
 
     @property
     def state(self) -> tuple[State, int]:
@@ -72,11 +81,15 @@ class Condition:
         if self._state[0] == state:
             return False
         self._state = (state, self._clock.wall_ns())
+        if state == "ok":
+            self._told.clear()
         return True
 
     def failed(self, message: str, state: State = "retrying") -> bool:
-        """Note an error and enter the state it causes; True when the message or the state is new."""
-        news = self._error[0] != message or self._state[0] != state
+        """Note an error and enter the state it causes; True when it is worth a line in the log."""
         self._error = (message, self._clock.wall_ns())
         self.enter(state)
-        return news
+        if message in self._told or len(self._told) >= _MOST_TOLD:
+            return False
+        self._told.add(message)
+        return True

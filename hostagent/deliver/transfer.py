@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from hostagent.clock import Backoff
 from hostagent.deliver.compress import Compressor
 from hostagent.deliver.pieces import halves, records_of, rest
-from hostagent.deliver.status import Condition, Counters
+from hostagent.deliver.status import Counters
 from hostagent.errors import PermanentError, StateError, TemporaryError
 from hostagent.hookspecs import Encoder, Output
 from hostagent.model import Delivery, Outcome, Verdict
@@ -29,8 +29,21 @@ class DeadLetterBox(Protocol):
         """Store records durably before returning; raise StateError when that is not possible now."""
 
 
+class Watch(Protocol):
+    """Who is told how it goes: the sender."""
+
+    def failed(self, message: str) -> None:
+        """The output, or what a delivery needs, can't do it now."""
+
+    def answered(self) -> None:
+        """The backend gave a verdict."""
+
+    def pause(self, delay_s: float) -> None:
+        """Wait for a back-off; raises to abandon the delivery at a stop."""
+
+
 class Transfer:
-    """Used by one sender's thread. `wait` sleeps for a back-off and raises to abandon the delivery at a stop.
+    """Used by one sender's thread.
 
     A delivery that was abandoned, or left by an unexpected error, goes on where it stood when it is offered again.
     """
@@ -44,9 +57,8 @@ class Transfer:
         compressor: Compressor,
         dead_letters: DeadLetterBox,
         backoff: Backoff,
-        wait: Callable[[float], None],
+        watch: Watch,
         counters: Counters,
-        condition: Condition,
     ) -> None:
         self._name = name
         self._output = output
@@ -54,9 +66,8 @@ class Transfer:
         self._compressor = compressor
         self._dead_letters = dead_letters
         self._backoff = backoff
-        self._wait = wait
+        self._watch = watch
         self._counters = counters
-        self._condition = condition
         self._block = ""
         self._pieces: deque[Delivery] = deque()
 
@@ -75,9 +86,12 @@ class Transfer:
         try:
             verdict = self._send(piece)
         except PermanentError as error:
+            self._backoff.reset()
+            self._watch.answered()
             self._bury(piece, str(error))
             return ()
-        self._recovered()
+        self._backoff.reset()
+        self._watch.answered()
         if verdict.outcome is Outcome.TOO_LARGE:
             return self._divide(piece)
         if verdict.outcome is Outcome.PARTIAL:
@@ -91,8 +105,8 @@ class Transfer:
                 return self._output.send(piece)
             except TemporaryError as error:
                 self._counters.retries += 1
-                self._report(str(error))
-                self._wait(self._backoff.next_s(error.delay_s))
+                self._watch.failed(str(error))
+                self._watch.pause(self._backoff.next_s(error.delay_s))
 
     def _divide(self, piece: Delivery) -> Sequence[Delivery]:
         pieces = halves(piece, self._encoder, self._compressor)
@@ -104,18 +118,18 @@ class Transfer:
 
     def _sort_out(self, piece: Delivery, verdict: Verdict) -> Sequence[Delivery]:
         if verdict.dead:
-            records = records_of(piece, self._encoder, self._compressor)
+            records = records_of(piece, self._encoder)
             self._keep(piece, [(records[index], reason) for index, reason in verdict.dead])
         if not verdict.retry:
             return ()
         self._counters.retries += 1
-        self._report(f"the backend asked for {len(verdict.retry)} of {piece.records} records again")
+        self._watch.failed(f"the backend asked for {len(verdict.retry)} of {piece.records} records again")
         again = rest(piece, verdict.retry, self._encoder, self._compressor)
-        self._wait(self._backoff.next_s())
+        self._watch.pause(self._backoff.next_s())
         return (again,)
 
     def _bury(self, piece: Delivery, reason: str) -> None:
-        self._keep(piece, [(record, reason) for record in records_of(piece, self._encoder, self._compressor)])
+        self._keep(piece, [(record, reason) for record in records_of(piece, self._encoder)])
 
     def _keep(self, piece: Delivery, letters: list[tuple[bytes, str]]) -> None:
         while True:
@@ -123,16 +137,7 @@ class Transfer:
                 self._dead_letters.put(output=self._name, delivery=piece, letters=letters)
                 break
             except StateError as error:
-                self._report(f"dead letters can't be stored, delivery waits: {error}")
-                self._wait(self._backoff.next_s())
+                self._watch.failed(f"dead letters can't be stored, delivery waits: {error}")
+                self._watch.pause(self._backoff.next_s())
         self._counters.dead_letters += len(letters)
         log.warning("output %s: %d records refused for good: %s", self._name, len(letters), letters[0][1])
-
-    def _report(self, message: str) -> None:
-        if self._condition.failed(message):
-            log.warning("output %s: %s", self._name, message)
-
-    def _recovered(self) -> None:
-        self._backoff.reset()
-        if self._condition.enter("ok"):
-            log.info("output %s: delivers again", self._name)

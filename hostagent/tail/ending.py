@@ -84,11 +84,12 @@ class Ending:
         if self._turn(tailed, True) or tailed.queued or tailed.unread:
             return
         assert tailed.content is not None
-        lanes = [lane for lane in tailed.origin.lanes if not tailed.all_acked()]
+        lanes = [] if tailed.all_acked() else tailed.origin.lanes
         if identify(tailed.content.fd).nlink == 0:
-            for lane in lanes:
-                # Nobody could read these bytes again after a crash: they don't wait for the backend.
-                lane.spool_now((tailed.row,))
+            # Nobody could read these bytes again after a crash: they don't wait for the backend.
+            safe = [lane.spool_now((tailed.row,)) for lane in lanes]
+            if not all(safe):
+                return
         self._drained[tailed] = None
         self._registry.files.release(tailed)
 

@@ -64,8 +64,11 @@ class Lane(Protocol):
     def offer_resumed(self, block: Block) -> None:
         """Queue a block that was in flight at a crash, cut again; called before anything new."""
 
-    def spool_now(self, files: Sequence[int]) -> None:
-        """Put blocks with ranges of these files where no crash can lose them, even while the backend is healthy."""
+    def spool_now(self, files: Sequence[int]) -> bool:
+        """Put blocks with ranges of these files where no crash can lose them, even while the backend is healthy.
+
+        False while that can't be done: what is not acked by then has only its descriptor.
+        """
 
     def idle(self) -> bool:
         """Nothing open, queued or unacked."""

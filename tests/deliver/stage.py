@@ -9,14 +9,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from hostagent.clock import Clock
+from hostagent.deliver.backlog import Journal
 from hostagent.deliver.compress import build_compressor
 from hostagent.deliver.credits import Credits
 from hostagent.deliver.lane import Lane
+from hostagent.deliver.transfer import DeadLetterBox
 from hostagent.errors import StateError
 from hostagent.hookspecs import Output
 from hostagent.model import Batch, Block, Delivery, Encoded, Part, Range, Verdict
+from hostagent.state.spool import Spool
 
 DEADLINE_S = 20.0
 
@@ -103,8 +107,12 @@ class Stage:
         compression: str = "none",
         max_block_bytes: int = 1000,
         name: str = "main",
+        spool: Spool | None = None,
+        journal: Journal | None = None,
+        letters: DeadLetterBox | None = None,
     ) -> None:
         self.journal = MemoryJournal()
+        self.output = output
         self.letters = LetterBox()
         self.acked: list[Block] = []
         self.rooms = 0
@@ -113,10 +121,11 @@ class Stage:
             encoder=LineEncoder(),
             encoder_key="lines",
             output=output,
-            compressor=build_compressor(compression),
-            journal=self.journal,
+            make_compressor=partial(build_compressor, compression),
+            journal=journal or self.journal,
             epoch="e1",
-            dead_letters=self.letters,
+            spool=spool,
+            dead_letters=letters or self.letters,
             credits=pool or Credits(1 << 20, 1),
             clock=clock or Clock(),
             max_block_bytes=max_block_bytes,
