@@ -10,7 +10,7 @@ from typing import Protocol
 
 import zstandard
 
-# docs/decisions/010-compression.md has the measurements behind these.
+# docs/decisions/005-compression.md has the measurements behind these.
 DEFAULT_ZSTD_LEVEL = 1
 # Level 1 looks back 512 KiB by itself; a block is about 1 MiB, and seeing all of it costs nothing.
 _ZSTD_WINDOW_LOG = 20
