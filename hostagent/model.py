@@ -22,7 +22,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     A target with an absolute glob under `/` is a host's files; a container's stdout is one literal path; a log
     inside a container is a glob beneath that container's root. `format`, `multiline` and `parse`, when set, take the
     place of the source's own (a declaration can name them); they are raw option mappings, validated by the daemon
-    with the same model as the configuration file.
+    with the same model as the configuration file. `shown_root`, when set, stands for `root` in the `path` of records:
+    the container's own name for that directory.
     """
 
     id: str
@@ -30,6 +31,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     paths: tuple[str, ...]
     exclude: tuple[str, ...] = ()
     root: str = "/"
+    shown_root: str | None = None
     tags: Mapping[str, Scalar] = {}
     format: str | None = None
     multiline: Mapping[str, Any] | None = None

@@ -194,8 +194,9 @@ class _Loader:
         if values is None:
             return None
         assert isinstance(named.node, MapNode)
+        own: str = getattr(self._parts.outputs[values["type"]].options, "default_encoding", "ndjson")
         encoders = self._parts.encoders
-        values["encoding"] = self._part_at(named.node.items, "encoding", "encoding", encoders, default="ndjson")
+        values["encoding"] = self._part_at(named.node.items, "encoding", "encoding", encoders, default=own)
         level = values.get("compression_level")
         if isinstance(level, int) and level > 9 and values.get("compression") == "gzip":
             place = named.node.items["compression_level"][1].place

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from hostagent.clock import Clock
+from hostagent.config.checks import exclude_of, include_of
 from hostagent.config.load import load_config
 from hostagent.config.model import Config, SourceConfig
 from hostagent.config.parts import Parts
@@ -42,10 +43,11 @@ class Callbacks(NamedTuple):
 def load_checked(path: str | Path, parts: Parts) -> Config:
     """The configuration, checked as far as it can be without starting anything; ConfigError holds all problems.
 
-    Beyond `load_config`: no existing file may have two sources, and every source's chain must be possible.
+    Beyond `load_config`: no existing file may have two sources, every source's chain must be possible, and none may
+    read what an output writes.
     """
     config = load_config(path, parts, scan=_existing)
-    problems: list[ConfigProblem] = []
+    problems: list[ConfigProblem] = _loops(config)
     for source in config.sources.values():
         try:
             build_chain(source, parts, Wiring(source.name, Clock(), config.data_dir))
@@ -54,6 +56,23 @@ def load_checked(path: str | Path, parts: Parts) -> Config:
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _loops(config: Config) -> list[ConfigProblem]:
+    """Sources that would read an output's file: every record would come back as a new line, without end."""
+    problems = []
+    for output in config.outputs.values():
+        path = getattr(output.options, "path", "")
+        for source in config.sources.values():
+            if (
+                path
+                and output.type == "file"
+                and compile_selection(include_of(source), exclude_of(source)).matches(path)
+            ):
+                message = f"source {source.name} includes {path}, which output {output.name} writes"
+                hint = f"add {path!r} to the source's `exclude`, or write elsewhere"
+                problems.append(ConfigProblem(f"source {source.name}", 0, 0, message, hint))
+    return problems
 
 
 def _existing(include: Iterable[str], exclude: Iterable[str]) -> Iterator[str]:

@@ -41,6 +41,7 @@ _ADVANCE_POSITION = (
 _EXTEND_POSITION = (
     "UPDATE positions SET offset = ?, anchor = ? WHERE file = ? AND output = ? AND offset >= ? AND offset < ?"
 )
+_PROBE = "INSERT OR REPLACE INTO meta VALUES ('probed', hex(randomblob(8)))"
 # Damage found in what was written down before the position was committed.
 _READ_AGAIN = frozenset({LossReason.SPOOL_DAMAGED, LossReason.DEAD_LETTER_DAMAGED})
 
@@ -82,15 +83,9 @@ class Checkpoint:
         self._changes = 0
         self._backed_up_changes = 0
         self._backup_due_s = clock.monotonic_s() + BACKUP_INTERVAL_S
-        try:
-            meta = dict(self._connection.execute("SELECT key, value FROM meta"))
-            highest = self._connection.execute("SELECT max(id) FROM files").fetchone()[0] or 0
-            self._inode = os.stat(self._path).st_ino
-        except sqlite3.Error as error:
-            self._connection.close()
-            raise sqlite_fault(self._path, "read it", error) from error
-        self.epoch: str = meta["epoch"]
-        self._next_file = max(int(meta["next_file"]), highest + 1)
+        self._inode = os.stat(self._path).st_ino
+        self.epoch = opened.epoch
+        self._next_file = opened.next_file
 
     @classmethod
     def open(cls, data_dir: Path, clock: Clock) -> Checkpoint:
@@ -113,7 +108,7 @@ class Checkpoint:
 
     @property
     def damaged(self) -> bool:
-        """The database broke while in use; only a restart of the agent heals it."""
+        """The database broke or was taken away while in use; only a restart of the agent heals that."""
         return self._damaged
 
     def notices(self) -> list[Notice]:
@@ -168,7 +163,7 @@ class Checkpoint:
                 "SELECT id, output, observed_ns, parts FROM inflight WHERE output = ? ORDER BY seq", (output,)
             ).fetchall()
         )
-        return [InflightBlock(row[0], row[1], row[2], _decode_parts(row[3])) for row in rows]
+        return [InflightBlock(row[0], row[1], row[2], parts) for row in rows if (parts := _parts_in(row[3]))]
 
     def drop_inflight(self, ids: Iterable[str]) -> None:
         """Forget blocks that can't be cut again; their ranges are read as if they had never been read."""
@@ -227,7 +222,7 @@ class Checkpoint:
                 for row in connection.execute("SELECT id FROM files WHERE gone_ns < ?", (older_than_ns,)).fetchall()
             }
             for (parts,) in connection.execute("SELECT parts FROM inflight").fetchall():
-                gone -= {range_.file for part in _decode_parts(parts) for range_ in part.ranges}
+                gone -= {range_.file for part in _parts_in(parts) for range_ in part.ranges}
             connection.executemany("DELETE FROM files WHERE id = ?", [(id_,) for id_ in gone])
             connection.executemany("DELETE FROM positions WHERE file = ?", [(id_,) for id_ in gone])
             return len(gone)
@@ -240,9 +235,10 @@ class Checkpoint:
         with self._lock:
             if self._replaced():
                 self._fault = self._fault or self._gone()
-            self._write(lambda connection: ledger.fold(connection, LOSSES_KEPT))
-            due = self._clock.monotonic_s() >= self._backup_due_s and self._changes != self._backed_up_changes
             changes = self._changes
+            folded = self._write(lambda connection: ledger.fold(connection, LOSSES_KEPT))
+            self._changes = changes + (folded > 0)
+            due = self._clock.monotonic_s() >= self._backup_due_s and self._changes != self._backed_up_changes
         if due:
             write_backup(self.data_dir)
             self._backed_up_changes = changes
@@ -269,6 +265,8 @@ class Checkpoint:
             connection = self._connection
             connection.execute("BEGIN IMMEDIATE")
             try:
+                if self._fault is not None:
+                    connection.execute(_PROBE)  # or work that changes nothing would pass for a disk that works
                 result = work(connection)
                 connection.execute("COMMIT")
             except BaseException:
@@ -297,7 +295,16 @@ class Checkpoint:
             return True
 
     def _gone(self) -> StateError:
+        self._damaged = True
         return StateError(f"{self._path}: it was removed or replaced while the agent runs: restart the agent")
+
+
+def _parts_in(packed: bytes) -> tuple[InflightPart, ...]:
+    """No parts where they are damaged: their bytes lie behind the positions and are read again."""
+    try:
+        return _decode_parts(packed)
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
+        return ()
 
 
 def _reached(blocks: Sequence[Block]) -> list[tuple[int, str, int, bytes]]:

@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hostagent.model import FileId, Fingerprint, Scalar
 from hostagent.state.rows import FileRow, Position
@@ -22,6 +23,7 @@ _UPDATE = (
     " fingerprint = ?7, path = ?8, target = ?9, source = ?10, tags = ?11, storage = ?12, seen_ns = ?13, gone_ns = ?14"
     " WHERE id = ?1"
 )
+_TYPES = (int, int, int, int, int, int, bytes, bytes, bytes, str, str, str, int)
 _WRAP = 1 << 64
 
 
@@ -46,37 +48,47 @@ def update(connection: sqlite3.Connection, rows: Sequence[FileRow]) -> None:
 
 
 def load(connection: sqlite3.Connection) -> list[FileRow]:
-    """All files with their positions, by id; equal strings and tags are one object."""
+    """All files with their positions, by id; equal strings and tags are one object.
+
+    A row that makes no sense is left out: its file is then met as a new one.
+    """
     shared: dict[str, str] = {}
     tags: dict[str, Mapping[str, Scalar]] = {}
-
-    def same(text: str) -> str:
-        return shared.setdefault(text, text)
-
     positions: dict[int, dict[str, Position]] = {}
     for file, output, offset, anchor in connection.execute("SELECT file, output, offset, anchor FROM positions"):
-        positions.setdefault(file, {})[same(output)] = Position(offset, anchor)
+        if isinstance(output, str) and isinstance(offset, int) and offset >= 0 and isinstance(anchor, bytes):
+            positions.setdefault(file, {})[shared.setdefault(output, output)] = Position(offset, anchor)
     rows = []
     for row in connection.execute("SELECT * FROM files ORDER BY id"):
-        if row[10] not in tags:
-            tags[row[10]] = json.loads(row[10])
-        rows.append(
-            FileRow(
-                id=row[0],
-                identity=FileId(_unsigned(row[1]), _unsigned(row[2]), row[3]),
-                generation=row[4],
-                fingerprint=Fingerprint(row[5], row[6]),
-                path=os.fsdecode(row[7]),
-                target=same(os.fsdecode(row[8])),
-                source=same(row[9]),
-                tags=tags[row[10]],
-                storage=same(row[11]),
-                seen_ns=row[12],
-                gone_ns=row[13],
-                positions=positions.pop(row[0], {}),
-            )
-        )
+        if tuple(map(type, row[:13])) != _TYPES or not isinstance(row[13], int | None):
+            continue
+        try:
+            if row[10] not in tags:
+                tags[row[10]] = dict(json.loads(row[10]))
+        except ValueError:
+            tags[row[10]] = {}
+        rows.append(_row(row, shared, tags[row[10]], positions.pop(row[0], {})))
     return rows
+
+
+def _row(
+    row: tuple[Any, ...], shared: dict[str, str], tags: Mapping[str, Scalar], positions: Mapping[str, Position]
+) -> FileRow:
+    target = os.fsdecode(row[8])
+    return FileRow(
+        id=row[0],
+        identity=FileId(_unsigned(row[1]), _unsigned(row[2]), row[3]),
+        generation=row[4],
+        fingerprint=Fingerprint(row[5], row[6]),
+        path=os.fsdecode(row[7]),
+        target=shared.setdefault(target, target),
+        source=shared.setdefault(row[9], row[9]),
+        tags=tags,
+        storage=shared.setdefault(row[11], row[11]),
+        seen_ns=row[12],
+        gone_ns=row[13],
+        positions=positions,
+    )
 
 
 def _signed(number: int) -> int:

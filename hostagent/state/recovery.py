@@ -25,6 +25,8 @@ DATABASE = "checkpoint.db"
 BACKUP = "checkpoint.db.backup"
 SUBJECT = "checkpoint"
 BUSY_TIMEOUT_S = 2.0
+_HEADER_BYTES = 100
+_SQLITE_ERROR = 1
 # Above this, check the structure only: index against table takes seconds per 100 MB.
 FULL_CHECK_BYTES = 32 * 1024 * 1024
 
@@ -34,11 +36,14 @@ class Opened(NamedTuple):
 
     connection: sqlite3.Connection
     notices: list[Notice]
+    epoch: str
+    next_file: int
 
 
 def connect(path: Path) -> sqlite3.Connection:
     """A connection for the one writer."""
     connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection.text_factory = _decode_text
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -51,11 +56,17 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def _decode_text(text: bytes) -> str:
+    """A flipped bit in one text must not keep all others from being read."""
+    return text.decode("utf-8", "replace")
+
+
 def connect_read_only(data_dir: Path) -> sqlite3.Connection:
     """A connection that can't write, for a command beside a running agent."""
     path = data_dir / DATABASE
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+        connection.text_factory = _decode_text
         schema.version_of(connection)
     except sqlite3.Error as error:
         raise sqlite_fault(path, "read it", error) from error
@@ -74,15 +85,18 @@ def open_database(data_dir: Path, clock: Clock) -> Opened:
         elif damage := _damage_of(path):
             kept = _set_aside(path, Quarantine(data_dir, clock))
             notices.append(_notice(f"it was damaged ({damage}) and is now {kept}", _restore(data_dir, clock)))
-        first_file = _first_file_id(data_dir, clock, replaced=bool(notices))
+        first_file = _first_file_id(data_dir, clock)
         connection = _ready(path, first_file)
-        if notices:
+        meta = None if notices else _meta_of(connection)
+        if meta is None:
             _begin_epoch(connection, first_file)
+            meta = _meta_of(connection)
+            assert meta is not None
     except sqlite3.Error as error:
         raise sqlite_fault(path, "open it", error) from error
     except OSError as error:
         raise os_fault(path, "open it", error) from error
-    return Opened(connection, notices)
+    return Opened(connection, notices, *meta)
 
 
 def write_backup(data_dir: Path) -> None:
@@ -110,17 +124,20 @@ def _exists(path: Path) -> bool:
 
 def _damage_of(path: Path) -> str:
     """What is wrong with a database's structure; empty when nothing is. Errors that are no damage are raised."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    if not set(header[18:20]) <= {1, 2}:  # SQLite would call a file of a later format read-only
+        return "its header is not SQLite's"
     try:
         with contextlib.closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as connection:
             check = "integrity_check" if path.stat().st_size <= FULL_CHECK_BYTES else "quick_check"
             found = [str(row[0]) for row in connection.execute(f"PRAGMA {check}(1)")]
-            if found != ["ok"]:
-                return "; ".join(found)
-            if schema.version_of(connection) > 0 and not schema.is_complete(connection):
-                return "tables are missing"
-            return ""
+            return schema.damage_of(connection) if found == ["ok"] else "; ".join(found)
+    except UnicodeDecodeError:
+        return "its table names are no text"
     except sqlite3.Error as error:
-        if is_damage(error):
+        # With a sound file none of these statements is wrong, and no text undecodable.
+        if is_damage(error) or getattr(error, "sqlite_errorcode", _SQLITE_ERROR) == _SQLITE_ERROR:
             return str(error)
         raise
 
@@ -181,15 +198,25 @@ def _notice(what: str, then: str) -> Notice:
     )
 
 
+def _meta_of(connection: sqlite3.Connection) -> tuple[str, int] | None:
+    """The epoch and the next file's id, None when they make no sense."""
+    meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+    highest = connection.execute("SELECT max(id) FROM files").fetchone()[0] or 0
+    epoch, next_file = meta.get("epoch"), meta.get("next_file")
+    if not isinstance(epoch, str) or not epoch or not isinstance(next_file, str) or not next_file.isdecimal():
+        return None
+    return epoch, max(int(next_file), highest + 1)
+
+
 def _begin_epoch(connection: sqlite3.Connection, first_file: int) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO meta VALUES ('epoch', ?), ('next_file', ?)", (secrets.token_hex(8), str(first_file))
     )
 
 
-def _first_file_id(data_dir: Path, clock: Clock, *, replaced: bool) -> int:
+def _first_file_id(data_dir: Path, clock: Clock) -> int:
     """From where on to give ids to files: clear of those that spooled blocks of an earlier epoch may name."""
-    used_before = replaced or (data_dir / "spool").exists() or (data_dir / "dead-letters").exists()
+    used_before = any(_exists(data_dir / name) for name in (DATABASE, BACKUP, "spool", "dead-letters", "quarantine"))
     return clock.wall_ns() // 1_000_000_000 * 1024 if used_before else 1
 
 

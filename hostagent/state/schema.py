@@ -8,6 +8,7 @@ file, which is what the migrations below make, word for word (a test compares th
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from sqlite_utils import Database
 
 SQL_FILE = Path(__file__).with_name("schema.sql")
-TABLES = frozenset({"meta", "files", "positions", "inflight", "losses", "loss_totals"})
 UPGRADE_TIMEOUT_S = 300
 
 
@@ -80,7 +80,7 @@ def create(connection: sqlite3.Connection, *, epoch: str, first_file: int) -> No
     """Make all tables in an empty database, all of them or none."""
     connection.executescript(
         f"BEGIN;\n{SQL_FILE.read_text()}\n"
-        f"INSERT INTO meta VALUES ('epoch', '{epoch}'), ('next_file', '{first_file}');\n"
+        f"INSERT INTO meta VALUES ('epoch', '{epoch}'), ('next_file', '{first_file}'), ('version', '{VERSION}');\n"
         f"PRAGMA user_version = {VERSION};\nCOMMIT;"
     )
 
@@ -90,21 +90,51 @@ def version_of(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def is_complete(connection: sqlite3.Connection) -> bool:
-    """Whether all tables are there."""
-    names = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    return names >= TABLES
+def damage_of(connection: sqlite3.Connection) -> str:
+    """What is wrong with the tables of a database that SQLite itself finds sound; empty when nothing is."""
+    version = version_of(connection)
+    if version == 0:
+        count = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+        return "it has tables and no version" if count else ""
+    # Said twice, since one flipped bit must not pass for a newer agent's database.
+    told = connection.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
+    if told is None or told[0] != str(version):
+        return "its two notes of its version differ"
+    if version == VERSION:
+        fresh = sqlite3.connect(":memory:")
+        try:
+            create(fresh, epoch="", first_file=0)
+            if _shape(connection) != _shape(fresh):
+                return "its tables are not as they should be"
+        finally:
+            fresh.close()
+    return ""
+
+
+def _shape(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
+    """Every column and index of every table."""
+    columns = connection.execute(
+        "SELECT tables.name, columns.name, columns.type, columns.pk"
+        " FROM sqlite_master AS tables, pragma_table_info(tables.name) AS columns WHERE tables.type = 'table'"
+    )
+    indexes = connection.execute(
+        "SELECT tables.name, indexes.name, indexes.[unique], parts.seqno, parts.name FROM sqlite_master AS tables,"
+        " pragma_index_list(tables.name) AS indexes, pragma_index_info(indexes.name) AS parts"
+        " WHERE tables.type = 'table'"
+    )
+    return sorted([*columns.fetchall(), *indexes.fetchall()], key=repr)
 
 
 def upgrade(path: Path) -> None:
     """Bring an older database to this version, in a child process."""
     run = subprocess.run(  # noqa: S603 - our own module and a path, no shell
-        [sys.executable, "-m", "hostagent.state.schema", str(path)],
+        # -P: the working directory, which may be anybody's, is no place to import from.
+        [sys.executable, "-P", "-m", "hostagent.state.schema", str(path)],
         capture_output=True,
         text=True,
         check=False,
         timeout=UPGRADE_TIMEOUT_S,
-        cwd="/",  # -m looks for modules in the working directory first
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
     )
     if run.returncode != 0:
         raise StateError(f"{path}: can't bring the database to version {VERSION}: {run.stderr.strip()[-500:]}")
@@ -114,6 +144,8 @@ def migrate(db: Database) -> None:
     """Apply what is missing. Works on a copy that only takes the database's place when all of it went well."""
     for number in range(version_of(db.conn), VERSION):
         MIGRATIONS[number](db)
+        db.conn.execute("INSERT OR REPLACE INTO meta VALUES ('version', ?)", (str(number + 1),))
+        db.conn.commit()
         db.conn.execute(f"PRAGMA user_version = {number + 1}")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import stat
 import struct
 from errno import EACCES, EAGAIN, EINVAL, EIO, ELOOP, EMFILE, ENFILE, ENOENT, ENOTDIR, EPERM, EXDEV
@@ -20,9 +21,11 @@ from hostagent.tail.identity import filesystem_of, kind_of
 _OPENAT2 = 437  # the same number on every architecture
 _AT_FDCWD = -100
 _RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_IN_ROOT = 0x10
 _OPEN_HOW = struct.Struct("=QQQ")
 _LOST_RACES = 64
+_PROCESS_ROOT = re.compile(r"/proc/\d+/root/?$")
 
 # Files here look regular but are made up while they are read: some consume what they show (kmsg, trace_pipe), some show
 # the whole machine's memory (kcore). No log lives in them.
@@ -154,7 +157,7 @@ def _resolve(root: str, path: str, flags: int) -> int:
     try:
         if root == "/":
             return _open_on_host(path, flags)
-        root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        root_fd = _open_root(root)
         try:
             if _kernel_resolves():
                 return _openat2(root_fd, path, flags, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
@@ -163,6 +166,17 @@ def _resolve(root: str, path: str, flags: int) -> int:
             os.close(root_fd)
     except OSError as error:
         raise as_open_error(path, error) from error
+
+
+def _open_root(root: str) -> int:
+    """Open a root, which is named without links: one on the way to it was put there since, to lead elsewhere.
+
+    Only a container's root as its process sees it is a link by nature.
+    """
+    flags = os.O_PATH | os.O_DIRECTORY
+    if _PROCESS_ROOT.search(root) or not _kernel_resolves():
+        return os.open(root, flags | os.O_CLOEXEC)
+    return _openat2(_AT_FDCWD, root, flags, _RESOLVE_NO_SYMLINKS)
 
 
 def _open_on_host(path: str, flags: int) -> int:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from hostagent.hookspecs import Content, Tailer
 from hostagent.model import FileId, Fingerprint
 from hostagent.tail.beneath import OpenError, open_beneath, open_directory
-from hostagent.tail.identity import FINGERPRINT_BYTES, anchor_holds, fingerprint, identify, same_file
+from hostagent.tail.identity import FINGERPRINT_BYTES, anchor_holds, begins_as, fingerprint, identify, same_file
 
 PLAIN = "file"
 
@@ -147,7 +147,7 @@ def _examine(
     content: Content | None = None
     try:
         identity = identify(fd).id
-        storage = _storage(sibling.name, os.pread(fd, FINGERPRINT_BYTES, 0), tailers)
+        storage = _storage(lost, sibling.name, os.pread(fd, FINGERPRINT_BYTES, 0), tailers)
         if identity in owned or (compressed is not None and compressed != (storage != PLAIN)):
             return None
         itself = same_file(identity, lost.identity)
@@ -168,8 +168,10 @@ def _examine(
             os.close(fd)
 
 
-def _storage(name: str, head: bytes, tailers: Mapping[str, Tailer]) -> str:
-    """Which tailer reads the file; plain is what no other recognises."""
+def _storage(lost: Lost, name: str, head: bytes, tailers: Mapping[str, Tailer]) -> str:
+    """Which tailer reads the file: plain if its stored bytes are the lost ones, whatever else they look like."""
+    if lost.fingerprint.length and begins_as(head, lost.fingerprint):
+        return PLAIN
     for storage, tailer in tailers.items():
         if storage != PLAIN and tailer.recognises(name, head):
             return storage

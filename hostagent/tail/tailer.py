@@ -13,7 +13,9 @@ from typing import NamedTuple
 from hostagent.hookspecs import Content
 from hostagent.model import FileId, Fingerprint, Scalar, Target
 from hostagent.state.rows import FileRow, Position
+from hostagent.tail.beneath import beneath
 from hostagent.tail.identity import ANCHOR_BYTES, NO_FINGERPRINT, anchor_of, begins_as, identify
+from hostagent.tail.paths import join
 from hostagent.tail.ports import Chain, Lane
 
 NO_ANCHOR = anchor_of(b"")
@@ -99,7 +101,9 @@ class TailedFile:
         self.row = 0
         self.path = path
         self.paths: tuple[str, ...] = ()
-        self.recorded_path = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        target = origin.target
+        shown = path if target.shown_root is None else join(target.shown_root, beneath(target.root, path))
+        self.recorded_path = shown.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         self.identity = identity
         self.generation = 0
         self.fingerprint: Fingerprint = NO_FINGERPRINT

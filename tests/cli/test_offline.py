@@ -175,3 +175,11 @@ def test_the_version_is_told_without_loading_the_agent() -> None:
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     assert run.stdout.splitlines()[1:] == [""]
+
+
+def test_a_source_that_would_read_what_an_output_writes_is_a_mistake(config: str, tmp_path: Path) -> None:
+    writing = f"{{type: file, path: {tmp_path}/logs/out.log}}"
+    Path(config).write_text(Path(config).read_text().replace("{type: blackhole}", writing))
+    run = call("check", "-c", config)
+    assert run.exit_code == 2
+    assert f"source app includes {tmp_path}/logs/out.log, which output main writes" in run.stdout

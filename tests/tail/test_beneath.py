@@ -405,3 +405,23 @@ def test_a_directory_is_opened_for_listing_beneath_the_root_only(root: Path, tmp
 def test_names_beneath_a_root_and_the_host_s_go_together(root: str, path: str, host: str) -> None:
     assert join(root, path) == host
     assert beneath(root, host) == path
+
+
+@pytest.mark.parametrize("step", ["root", "above"])
+def test_a_link_put_on_the_way_to_the_root_leads_nowhere(root: Path, tmp_path: Path, step: str) -> None:
+    above = tmp_path / "above"
+    above.mkdir()
+    root = root.rename(above / "root")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/shadow").write_bytes(SECRET)
+    (tmp_path / "etc/root").mkdir()
+    (tmp_path / "etc/root/shadow").write_bytes(SECRET)
+    swapped = root if step == "root" else above
+    swapped.rename(tmp_path / "aside")
+    swapped.symlink_to(tmp_path / "etc")
+    with pytest.raises(NotBeneathError):
+        read(root, "/shadow")
+
+
+def test_a_process_s_root_is_a_root(root: Path) -> None:
+    assert read(f"/proc/{os.getpid()}/root", f"{root}/logs/app.log") == b"own\n"

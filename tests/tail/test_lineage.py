@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hostagent.hookspecs import Tailer
@@ -333,6 +333,7 @@ def test_what_logrotate_really_does_is_found(search: Search, tmp_path: Path, how
     assert found.content.read(30_000, 10**6) == data[30_000:]
 
 
+@example(contents=[gzip.compress(b"a log?")], packed=[False] * 5, read=0)  # read as plain, so it stays plain
 @given(
     contents=st.lists(st.binary(min_size=0, max_size=40), min_size=1, max_size=5),
     packed=st.lists(st.booleans(), min_size=5, max_size=5),

@@ -1,0 +1,241 @@
+"""What of one container is to be read: its output and its declared files, as targets with the container's tags.
+
+A pure decision from a container's facts, the source's options and what lies on the disk right now. The runtime's facts
+always win over what a container says about itself, in its tags as in everything else.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Annotated, Literal
+
+import msgspec
+
+from hostagent.discovery.container import Container, ContainerState
+from hostagent.discovery.container_paths import ContainerFiles, is_process_root
+from hostagent.discovery.declarations import LONGEST_TAG, Declaration, Rules, declarations_of, plain_path
+from hostagent.discovery.dialects import Problem, shown
+from hostagent.discovery.filters import Filter, Selector
+from hostagent.discovery.tags import tags_of
+from hostagent.hookspecs import Notice
+from hostagent.model import Scalar, Target
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+# Rotated files beside a container's log that the runtime or the kubelet has not compressed.
+_ROTATED = ".[0-9]*"
+_NOT_LOGS = ("*.gz", "*.tmp")
+_STDOUT = "/stdout"
+
+
+class TagSources(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Tags taken from a container's environment and labels and its pod's labels: their key → the tag's name."""
+
+    env: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    k8s_labels: dict[str, str] = {}
+
+
+class ContainersOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which containers, and what of them. Without `runtimes`, those whose sockets are in their usual places."""
+
+    runtimes: tuple[str, ...] = ()
+    host_root: str = "/"
+    stdout: Literal["all", "declared", "none"] = "all"
+    paths: tuple[str, ...] = ()
+    declarations: bool = True
+    prefixes: tuple[str, ...] = ("aliyun", "loong")
+    declared_outputs: tuple[str, ...] = ()
+    trust_patterns: bool = False
+    include: Filter = Filter()
+    exclude: Filter = Filter()
+    tags_from: TagSources = TagSources()
+    node_name: str | None = None
+    refresh_interval_s: Seconds = 10.0
+
+    def __post_init__(self) -> None:
+        for path in self.paths:
+            try:
+                plain_path(path)
+            except ValueError as error:
+                raise ValueError(f"paths: {path!r} {error}") from error
+        if not self.host_root.startswith("/"):
+            raise ValueError(f"host_root: {self.host_root!r} is not an absolute path")
+        for runtime in self.runtimes:
+            kind, found, path = runtime.partition("://")
+            if not found or kind not in ("docker", "cri") or not path.startswith("/"):
+                raise ValueError(f"runtimes: {runtime!r} is neither docker:///path/to/socket nor cri:///path/to/socket")
+        for prefix in self.prefixes:
+            if not prefix:
+                raise ValueError("prefixes: has an empty entry")
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a container: targets by id, what is wrong with it, or why it is none of this source's."""
+
+    targets: dict[str, Target] = {}
+    notices: tuple[Notice, ...] = ()
+    why_not: str = ""
+    has_files: bool = False
+
+
+class ContainerTargets:
+    """Decides for one source."""
+
+    def __init__(self, source: str, options: ContainersOptions) -> None:
+        self._source = source
+        self._options = options
+        self._host_root = os.path.realpath(options.host_root)
+        self._selector = Selector(options.include, options.exclude)
+        self._rules = Rules(options.prefixes, options.declared_outputs, options.trust_patterns)
+        self._node_name = options.node_name if options.node_name is not None else os.environ.get("NODE_NAME", "")
+
+    def of(self, container: Container, before: Outcome | None = None) -> Outcome:
+        """The outcome for a container now; `before` is the last one for the same container."""
+        if why_not := self._selector.why_not(container):
+            return Outcome(why_not=why_not)
+        declared = declarations_of(container, self._rules) if self._options.declarations else None
+        declarations = declared.declarations if declared else ()
+        problems = list(declared.problems) if declared else []
+        facts = self._facts(container)
+        targets: dict[str, Target] = {}
+        stdout = self._stdout(container, declarations, facts, problems)
+        if stdout is not None:
+            targets[stdout.id] = stdout
+        files = [*declarations, *self._own_paths()]
+        has_files = any(declaration.paths for declaration in files)
+        kept = _kept(container, before)
+        if kept is not None:
+            targets |= kept
+        elif has_files:
+            targets |= self._files(container, files, facts, problems)
+        subject = f"container {_name_of(container)}"
+        notices = [Notice(subject, f"{one.where}: {one.message}", one.hint) for one in problems]
+        if container.log_notice is not None and self._options.stdout != "none":
+            notices.insert(0, container.log_notice)
+        return Outcome(targets=targets, notices=tuple(notices), has_files=has_files)
+
+    def _own_paths(self) -> tuple[Declaration, ...]:
+        if not self._options.paths:
+            return ()
+        paths = tuple(plain_path(path) for path in self._options.paths)
+        return (Declaration(name="", where=f"paths of source {self._source}", paths=paths),)
+
+    def _facts(self, container: Container) -> Mapping[str, Scalar]:
+        return {name: _clean(value) for name, value in tags_of(container, self._node_name).items()}
+
+    def _tags(
+        self, container: Container, facts: Mapping[str, Scalar], declared: Declaration | None
+    ) -> dict[str, Scalar]:
+        """A container's own tags first, then the operator's, then the runtime's: the later ones stand."""
+        tags: dict[str, Scalar] = dict(declared.tags) if declared else {}
+        if declared and declared.target:
+            tags["target"] = declared.target
+        wanted = self._options.tags_from
+        pod_labels = container.pod.labels if container.pod else {}
+        for names, values in (
+            (wanted.env, container.env),
+            (wanted.labels, container.labels),
+            (wanted.k8s_labels, pod_labels),
+        ):
+            tags |= {tag: _clean(values[key]) for key, tag in names.items() if key in values}
+        return {**tags, **facts}
+
+    def _stdout(
+        self,
+        container: Container,
+        declarations: tuple[Declaration, ...],
+        facts: Mapping[str, Scalar],
+        problems: list[Problem],
+    ) -> Target | None:
+        asked = [declaration for declaration in declarations if declaration.stdout]
+        problems += [
+            Problem(other.where, f"the standard output is collected as {asked[0].name!r} already")
+            for other in asked[1:]
+        ]
+        wanted = self._options.stdout == "all" or (self._options.stdout == "declared" and bool(asked))
+        if not wanted or not container.log_path:
+            return None
+        declared = asked[0] if asked else None
+        path = glob.escape(os.path.normpath(container.log_path))
+        return Target(
+            id=f"{self._source}/{container.id}{_STDOUT}",
+            source=self._source,
+            root=self._host_root,
+            paths=(path, path + _ROTATED),
+            exclude=_NOT_LOGS,
+            tags=self._tags(container, facts, declared),
+            format=container.log_format or None,
+            multiline=declared.multiline if declared else None,
+            parse=declared.parse if declared else None,
+            outputs=declared.outputs if declared else None,
+            declaration=f"{_name_of(container)}: {declared.where if declared else 'standard output'}",
+        )
+
+    def _files(
+        self,
+        container: Container,
+        declarations: list[Declaration],
+        facts: Mapping[str, Scalar],
+        problems: list[Problem],
+    ) -> dict[str, Target]:
+        """Targets for declared files: one for each declaration and directory of the host."""
+        files = ContainerFiles(container, self._host_root)
+        targets: dict[str, Target] = {}
+        for declaration in declarations:
+            found: dict[tuple[str, str], dict[str, None]] = {}
+            for path in declaration.paths:
+                located = files.locate(path)
+                for place in located.places:
+                    found.setdefault((place.root, place.shown_root), {})[place.path] = None
+                if is_running(container):
+                    problems += [Problem(declaration.where, message, hint) for message, hint in located.problems]
+            for (root, shown_root), paths in found.items():
+                part = blake2b(
+                    f"{declaration.name}\0{shown_root}\0{root}".encode(errors="surrogateescape"), digest_size=8
+                )
+                target = Target(
+                    id=f"{self._source}/{container.id}/{part.hexdigest()}",
+                    source=self._source,
+                    root=root,
+                    shown_root=shown_root,
+                    paths=tuple(paths),
+                    tags=self._tags(container, facts, declaration),
+                    format=declaration.format,
+                    multiline=declaration.multiline,
+                    parse=declaration.parse,
+                    outputs=declaration.outputs,
+                    declaration=f"{_name_of(container)}: {declaration.where}",
+                )
+                targets[target.id] = target
+        return targets
+
+
+def _kept(container: Container, before: Outcome | None) -> dict[str, Target] | None:
+    """File targets of a container that has ended: as they were while it ran, but for what only its process showed."""
+    if before is None or is_running(container):
+        return None
+    return {
+        key: target
+        for key, target in before.targets.items()
+        if not key.endswith(_STDOUT) and not is_process_root(target.root)
+    } or None
+
+
+def is_running(container: Container) -> bool:
+    """Whether its processes are there, if only frozen."""
+    return container.state in (ContainerState.RUNNING, ContainerState.PAUSED)
+
+
+def _name_of(container: Container) -> str:
+    if container.pod:
+        return shown(f"{container.pod.namespace}/{container.pod.name}/{container.name}", 200)
+    return shown(container.name or container.id[:12], 200)
+
+
+def _clean(value: Scalar) -> Scalar:
+    """Images and labels are a tenant's text."""
+    return shown(value, LONGEST_TAG) if isinstance(value, str) else value

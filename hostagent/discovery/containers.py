@@ -1,0 +1,163 @@
+"""The source type `containers`: what the runtimes' containers write to their standard output and to files inside them.
+
+It joins the runtimes' pictures, the source's filters and the containers' declarations into targets: one for a
+container's output, one for each directory of the host that has declared files. It opens no log; a container that is
+gone has its targets removed, which means drained.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from hostagent.clock import Clock
+from hostagent.discovery.container import Container, ContainerChange, ContainerRuntime
+from hostagent.discovery.container_targets import ContainersOptions, ContainerTargets, Outcome, is_running
+from hostagent.discovery.runtimes import runtimes_of
+from hostagent.hookspecs import Notice, Wiring
+from hostagent.model import Target, TargetChange
+
+MOST_NOTICES = 200
+
+
+class _Inbox:
+    """Changes on their way from the runtimes' threads to the source's."""
+
+    def __init__(self) -> None:
+        self.ready = threading.Event()
+        self._lock = threading.Lock()
+        self._changes: list[tuple[int, ContainerChange]] = []
+
+    def put(self, runtime: int, change: ContainerChange) -> None:
+        with self._lock:
+            self._changes.append((runtime, change))
+            self.ready.set()
+
+    def take(self) -> list[tuple[int, ContainerChange]]:
+        with self._lock:
+            taken, self._changes = self._changes, []
+            self.ready.clear()
+        return taken
+
+
+class ContainersDiscovery:
+    """Publishes the targets of every container the source is about, as containers come, change and go."""
+
+    def __init__(
+        self,
+        runtimes: Sequence[ContainerRuntime],
+        targets: ContainerTargets,
+        clock: Clock,
+        refresh_interval_s: float,
+    ) -> None:
+        self._runtimes = runtimes
+        self._targets = targets
+        self._clock = clock
+        self._refresh_interval_s = refresh_interval_s
+        self._lock = threading.Lock()
+        self._containers: dict[str, Container] = {}
+        self._outcomes: dict[str, Outcome] = {}
+
+    def run(self, publish: Callable[[TargetChange], None], stop: threading.Event) -> None:
+        """Follow every runtime until `stop` is set."""
+        inbox = _Inbox()
+        for number, runtime in enumerate(self._runtimes):
+            self._start(number, runtime, inbox, stop)
+        unlisted = set(range(len(self._runtimes)))
+        refresh_at_s = self._clock.monotonic_s() + self._refresh_interval_s
+        while not stop.is_set():
+            self._clock.wait(inbox.ready, min(max(refresh_at_s - self._clock.monotonic_s(), 0.0), 0.5))
+            for number, change in inbox.take():
+                if change.container is not None:
+                    self._take(change, publish)
+                elif number in unlisted:
+                    unlisted.discard(number)
+                    if not unlisted:
+                        publish(TargetChange("listed"))
+            if self._clock.monotonic_s() >= refresh_at_s:
+                self._refresh(publish)
+                refresh_at_s = self._clock.monotonic_s() + self._refresh_interval_s
+
+    def notices(self) -> list[Notice]:
+        """What keeps a runtime from being followed, then what is wrong with single containers."""
+        found = [notice for runtime in self._runtimes for notice in runtime.notices()]
+        with self._lock:
+            for outcome in self._outcomes.values():
+                found += outcome.notices
+        if len(found) > MOST_NOTICES:
+            rest = len(found) - MOST_NOTICES
+            found = [*found[:MOST_NOTICES], Notice("containers", f"{rest} further notices are not listed")]
+        return found
+
+    def explain(self, query: str) -> list[tuple[Container, Outcome]]:
+        """Containers whose id begins with the text, or whose own or pod's name is the text, and what came of them."""
+        with self._lock:
+            return [
+                (container, self._outcomes[container_id])
+                for container_id, container in self._containers.items()
+                if query
+                and (
+                    container_id.startswith(query)
+                    or query == container.name
+                    or (container.pod is not None and query in (container.pod.name, _full_name(container)))
+                )
+            ]
+
+    def _start(self, number: int, runtime: ContainerRuntime, inbox: _Inbox, stop: threading.Event) -> None:
+        def follow() -> None:
+            runtime.run(lambda change: inbox.put(number, change), stop)
+
+        threading.Thread(target=follow, name=f"{threading.current_thread().name}:{number}", daemon=True).start()
+
+    def _take(self, change: ContainerChange, publish: Callable[[TargetChange], None]) -> None:
+        container = change.container
+        assert container is not None
+        before = self._outcomes.get(container.id)
+        if change.kind == "removed":
+            with self._lock:
+                self._containers.pop(container.id, None)
+                self._outcomes.pop(container.id, None)
+            self._publish(before.targets if before else {}, {}, publish)
+            return
+        self._decide(container, before, publish)
+
+    def _decide(self, container: Container, before: Outcome | None, publish: Callable[[TargetChange], None]) -> None:
+        outcome = self._targets.of(container, before)
+        with self._lock:
+            self._containers[container.id] = container
+            self._outcomes[container.id] = outcome
+        self._publish(before.targets if before else {}, outcome.targets, publish)
+
+    def _refresh(self, publish: Callable[[TargetChange], None]) -> None:
+        """Look again where declared paths lead: a directory or a link may have appeared since."""
+        for container_id, outcome in list(self._outcomes.items()):
+            container = self._containers[container_id]
+            if outcome.has_files and is_running(container):
+                self._decide(container, outcome, publish)
+
+    def _publish(
+        self, before: dict[str, Target], after: dict[str, Target], publish: Callable[[TargetChange], None]
+    ) -> None:
+        for target_id, target in before.items():
+            if target_id not in after:
+                publish(TargetChange("removed", target))
+        for target_id, target in after.items():
+            if target_id not in before:
+                publish(TargetChange("added", target))
+            elif before[target_id] != target:
+                publish(TargetChange("changed", target))
+
+
+def _full_name(container: Container) -> str:
+    assert container.pod is not None
+    return f"{container.pod.namespace}/{container.pod.name}/{container.name}"
+
+
+def build_containers(options: ContainersOptions, wiring: Wiring) -> ContainersDiscovery:
+    """Build the discovery of one source."""
+    return ContainersDiscovery(
+        runtimes_of(options.runtimes, wiring.clock, options.host_root),
+        ContainerTargets(wiring.name, options),
+        wiring.clock,
+        options.refresh_interval_s,
+    )
