@@ -300,6 +300,9 @@ class _Round:
         self._tokens: dict[str, Hashable] = {}
         self._looks: dict[str, _Look] = {}
         self._awaited: dict[str, _Awaited] = {}
+        # Ids come only once. The events of a container that is gone for good may still be on their way.
+        self._over: set[str] = set()
+        self._over_before: set[str] = set()
         self._unlisted: set[str] = set()
 
     def run(self, reconcile_interval_s: float, stop: threading.Event) -> None:
@@ -335,12 +338,15 @@ class _Round:
         for container_id in [*changed, *self._follower.gone(tokens)]:
             self._look(Event(container_id))
         self._tokens = dict(tokens)
+        self._over, self._over_before = set(), self._over
 
     def _look(self, event: Event) -> None:
         container_id = event.container_id
         if under_way := self._looks.get(container_id):
             under_way.event = event.merged(under_way.event)
             under_way.again = True
+            return
+        if container_id in self._over or container_id in self._over_before:
             return
         before = self._awaited.pop(container_id, None)
         event = event.merged(before.event if before else None)
@@ -366,7 +372,10 @@ class _Round:
             self._follower.refused(container_id, facts)
             # The next reconciliation asks again.
             self._tokens.pop(container_id, None)
-        elif not self._follower.learned(container_id, facts, self._publish) and look.event.expected:
+        elif self._follower.learned(container_id, facts, self._publish):
+            if facts is None:
+                self._over.add(container_id)
+        elif look.event.expected:
             self._await(look)
         if look.again:
             self._look(look.event)

@@ -108,6 +108,7 @@ def test_containers_that_live_for_milliseconds_are_all_seen(docker_runtime: Dock
         made = set(pool.map(live, range(40)))
     wait_until(lambda: not picture.now, "removal of every container")
     assert picture.seen() == made
+    picture.wait_no_notices()
 
 
 def test_containers_that_ended_before_the_start_are_found(docker_runtime: DockerEngine) -> None:
