@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from hostagent.hookspecs import Notice
 from hostagent.tail.beneath import beneath, join
-from hostagent.tail.paths import Selection, scan
+from hostagent.tail.paths import Found, Selection, scan
 from hostagent.tail.tailer import Origin
 from hostagent.tail.watcher import Watcher
 
@@ -51,16 +51,16 @@ class Places:
                 del self._directories[directory]
                 self._watcher.unwatch(directory)
 
-    def scan(self, place: Place) -> Iterator[str]:
-        """The paths of this host that match now, with a watch on every directory where one can appear."""
+    def scan(self, place: Place) -> Iterator[Found]:
+        """What matches now, by its path on this host, with a watch on every directory where more can appear."""
         target = place.origin.target
         notices: list[Notice] = []
 
         def watch(directory: str) -> None:
             self.watch(join(target.root, directory), place)
 
-        for found in scan(target.root, place.selection, on_directory=watch, notices=notices):
-            yield join(target.root, found.path)
+        for found in scan(target.root, place.selection, sizes=True, on_directory=watch, notices=notices):
+            yield found if target.root == "/" else found._replace(path=join(target.root, found.path))
         self._notices[target.id] = notices
 
     def watch(self, directory: str, place: Place) -> None:
@@ -75,6 +75,15 @@ class Places:
             if place.wants(path):
                 return place
         return None
+
+    def behind(self, path: str) -> set[str]:
+        """The ids of the targets whose matches may lie behind a link at this path."""
+        targets = (self.by_id[target_id] for target_id in self.watching(os.path.dirname(path)))
+        return {
+            place.origin.target.id
+            for place in targets
+            if place.selection.leads_through(beneath(place.origin.target.root, path))
+        }
 
     def watching(self, directory: str) -> set[str]:
         """The ids of the targets for which a directory is watched."""

@@ -102,7 +102,7 @@ def _open_all(registry: Registry, places: Places, place: Place) -> dict[str, Ope
     places.put(place)
     found: dict[str, Opened] = {}
     identities: set[FileId] = set()
-    for path in places.scan(place):
+    for path, *_ in places.scan(place):
         opened = None if path in registry.by_path else registry.open(place.origin, path)
         if opened is None:
             continue

@@ -15,6 +15,7 @@ from hostagent.clock import Clock
 from hostagent.tail.beneath import join
 from hostagent.tail.copies import Copies
 from hostagent.tail.openfiles import Opened
+from hostagent.tail.paths import Found
 from hostagent.tail.places import Place, Places
 from hostagent.tail.registry import Registry
 from hostagent.tail.tailer import Origin, TailedFile
@@ -153,8 +154,12 @@ class Sightings:
     def _appear(self, path: str) -> TailedFile | None:
         """Something was created at, or moved to, a path: if a target wants it, open it at once."""
         place = self._places.wanting(path)
-        opened = self._registry.open(place.origin, path) if place is not None else None
-        if place is None or opened is None:
+        if place is None:
+            # A link on the way to a target's files was made, or pointed elsewhere.
+            self._stale |= self._places.behind(path)
+            return None
+        opened = self._registry.open(place.origin, path)
+        if opened is None:
             return None
         return self._arrive(place, path, opened)
 
@@ -192,9 +197,9 @@ class Sightings:
             return []
         ready: list[TailedFile] = []
         seen: set[str] = set()
-        for path in self._places.scan(place):
-            seen.add(path)
-            tailed = self._compare(place, path)
+        for found in self._places.scan(place):
+            seen.add(found.path)
+            tailed = self._compare(place, found)
             if tailed is not None:
                 ready.append(tailed)
         for path, tailed in list(self._registry.by_path.items()):
@@ -203,15 +208,13 @@ class Sightings:
                 ready.append(tailed)
         return ready
 
-    def _compare(self, place: Place, path: str) -> TailedFile | None:
+    def _compare(self, place: Place, found: Found) -> TailedFile | None:
+        path = found.path
         tailed = self._registry.by_path.get(path)
         if tailed is not None:
-            try:
-                status = os.stat(path)
-            except OSError:
-                return None
-            if status.st_ino == tailed.identity.inode:
-                return tailed if status.st_size != tailed.head or len(tailed.cursors) > 1 else None
+            inode, size = (found.inode, found.size) if not found.is_symlink else _behind_link(path)
+            if inode == tailed.identity.inode:
+                return tailed if size != tailed.head or len(tailed.cursors) > 1 else None
         elif self._copies.watches(path):
             return self._copies.look(path)
         opened = self._registry.open(place.origin, path)
@@ -232,3 +235,12 @@ class Sightings:
         end_s = self._clock.monotonic_s()
         self._rescan_at_s = end_s + max(self._rescan_interval_s, (end_s - now_s) * RESCAN_SHARE)
         return ready
+
+
+def _behind_link(path: str) -> tuple[int, int]:
+    """Inode and size of the file a link leads to, no inode if to none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_ino, status.st_size
