@@ -158,7 +158,7 @@ def test_files_by_declaration_and_by_the_operator(tenant: Tenant) -> None:
     )
 
 
-def test_declarations_can_be_switched_off(tenant: Tenant) -> None:
+def test_declarations_can_be_switched_off() -> None:
     with running(declarations=False) as source:
         source.say("added", container(env={"aliyun_logs_a": "/a.log", "aliyun_logs_a_tags": "broken"}))
         source.say("listed")
