@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 
+from msgspec.structs import replace
+
 from hostagent.clock import Clock
 from hostagent.daemon.wiring import Assembly
 from hostagent.errors import ConfigError
@@ -116,14 +118,19 @@ class Finding:
             self._open(assembly, target)
 
     def _open(self, assembly: Assembly, target: Target) -> None:
-        try:
-            place = assembly.place(target)
-        except ConfigError as error:
-            self._refused[target.id] = Notice(target.id, str(error), "correct the declaration")
-            log.warning("target %s is not collected: %s", target.id, error)
-            return
+        """Have a target read. What its declaration asks for in vain is left out: its log is worth more than that."""
         self._refused.pop(target.id, None)
-        self._reader.open_target(place, self._known)
+        raw = replace(target, multiline=None, parse=None, outputs=None)
+        for wanted in (target, raw, replace(raw, format=None)):
+            try:
+                place = assembly.place(wanted)
+            except ConfigError as error:
+                problem = Notice(target.declaration or target.id, str(error), "correct the declaration")
+                if self._refused.setdefault(target.id, problem) is problem:
+                    log.warning("target %s: %s", target.id, error)
+            else:
+                self._reader.open_target(place, self._known)
+                return
 
     def _drop(self, targets: dict[str, Target]) -> None:
         for target_id in targets:

@@ -187,8 +187,11 @@ def _is_single(item: _Item) -> bool:
 
 
 def _settles_quickly(rest: Sequence[_Item]) -> bool:
-    """Whether the rest is characters one by one, perhaps with `.*` at the very end, which nothing can fail behind."""
-    items = [item for item in rest if not (item[0] is op.AT and item[1] in _ENDS)]
+    """Whether the rest is characters one by one, perhaps with `.*` at the very end, which nothing can fail behind.
+
+    A `$` behind it can: a record of several lines goes on where the `.*` stops.
+    """
+    items = list(rest)
     if items and items[-1][0] in _REPEATS:
         least, most, body = items[-1][1]
         if least <= 1 and most is op.MAXREPEAT and body[0][0] is op.ANY:

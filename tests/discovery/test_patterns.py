@@ -30,7 +30,7 @@ def is_taken(pattern: str) -> bool:
         r"^\d{4}-\d{2}-\d{2} ",
         r"^(?P<time>\S+)\s+(?P<level>\w+) (?P<text>.*)$",
         r"^\[(?P<time>[^\]]*)\] (?P<text>.*)$",
-        r"^\[(?P<time>.*?)\] (?P<text>.*)$",
+        r"^\[(?P<time>.*?)\] (?P<text>.*)",
         r"^(?P<ip>(?:\d{1,3}\.){3}\d{1,3}) x",
         r"^\S+ (?:GET|POST|PUT) \S+",
         r"^(?:WARN|WARNING|INFO) .*$",
@@ -66,6 +66,7 @@ def test_common_patterns_are_taken(pattern: str) -> None:
         r"^é*é*x",
         r"^(?:\s|\S)*\s*x",
         r"^.*$[^q]*q",
+        r"^\[(?P<time>.*?)\] (?P<text>.*)$",
         "^(",
         "(" * 3000 + ")" * 3000,
         "^" + "a" * 5000,
@@ -111,7 +112,7 @@ def patterns(draw: st.DrawFn, depth: int = 2) -> str:
 def nasty_lines(seed: int) -> list[str]:
     rng = random.Random(seed)
     units = ["a", "ab", "aé", "1a", " a", "1", "é", " ", "aa b", "".join(rng.choices("ab1 é", k=7))]
-    return [unit * (LINE_CHARS // len(unit)) + end for unit in units for end in ("", "!")]
+    return [unit * (LINE_CHARS // len(unit)) + end for unit in units for end in ("", "!", "\nmore")]
 
 
 @given(patterns(), st.integers(0, 1000))
