@@ -212,3 +212,8 @@ def _with_id(row: object, id_: int) -> object:
     import msgspec
 
     return msgspec.structs.replace(row, id=id_)  # type: ignore[type-var]
+
+
+def test_every_reason_for_a_loss_is_in_the_manual() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "state.md").read_text()
+    assert [reason for reason in LossReason if f"`{reason}`" not in manual] == []
