@@ -12,9 +12,13 @@ from typing import NamedTuple
 
 from hostagent.hookspecs import Notice
 from hostagent.tail.beneath import beneath, join
-from hostagent.tail.paths import Found, Selection, scan
+from hostagent.tail.paths import Found, Limits, Selection, scan
 from hostagent.tail.tailer import Origin
 from hostagent.tail.watcher import Watcher
+
+# Whoever owns a container can fill it with a million names. What one of them may cost everybody, in the reader's time
+# and in watches, ends here, and its notice says so.
+TENANT_LIMITS = Limits(entries=200_000, depth=32, directories=2_000)
 
 
 class Place(NamedTuple):
@@ -59,7 +63,9 @@ class Places:
         def watch(directory: str) -> None:
             self.watch(join(target.root, directory), place)
 
-        for found in scan(target.root, place.selection, sizes=True, on_directory=watch, notices=notices):
+        limits = Limits() if target.root == "/" else TENANT_LIMITS
+        matches = scan(target.root, place.selection, sizes=True, limits=limits, on_directory=watch, notices=notices)
+        for found in matches:
             yield found if target.root == "/" else found._replace(path=join(target.root, found.path))
         self._notices[target.id] = notices
 
