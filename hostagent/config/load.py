@@ -22,10 +22,11 @@ from hostagent.config.nodes import ListNode, MapNode, Node, Place, Problems, Sca
 from hostagent.config.options import INVALID, options_of, read_option, read_struct
 from hostagent.config.parts import Parts
 from hostagent.config.words import describe, plain_value, unknown
-from hostagent.errors import ConfigError
+from hostagent.errors import ConfigError, ConfigProblem
 from hostagent.hookspecs import Component
 
 Built = TypeVar("Built")
+Verify = Callable[[Config], Iterable[ConfigProblem]]
 Scan = Callable[[Iterable[str], Iterable[str]], Iterable[str]]
 
 DEFAULT_PATH = "/etc/hostagent/hostagent.yaml"
@@ -35,16 +36,27 @@ _PART_KEYS = {"name", "type", "options", "format", "parse", "processors", "encod
 
 
 def load_config(
-    path: str | Path, parts: Parts, *, scan: Scan | None = None, environment: Mapping[str, str] = os.environ
+    path: str | Path,
+    parts: Parts,
+    *,
+    scan: Scan | None = None,
+    verify: Verify | None = None,
+    environment: Mapping[str, str] = os.environ,
 ) -> Config:
-    """Read and check everything; ConfigError holds all problems. `scan(include, exclude)` finds what exists now."""
+    """Read and check everything; ConfigError holds all problems.
+
+    `scan(include, exclude)` finds the files that exist now. `verify` adds what only the stages can find wrong: problems
+    whose path is `source NAME` or `output NAME` and whose message may begin with `option: `; they get their line here.
+    """
     problems = Problems()
     loader = _Loader(str(path), parts, problems)
     for file in [str(path), *_conf_d(str(path))]:
         loader.take(read_nodes(file, environment, problems), file)
     config = loader.config(scan)
+    if config is not None and verify is not None:
+        loader.place(verify(config))
     if problems.found or config is None:
-        raise ConfigError(sorted(problems.found, key=lambda one: (one.path, one.line, one.column)))
+        raise ConfigError(problems.found)
     return config
 
 
@@ -113,6 +125,8 @@ class _Loader:
             return
         known = {option.key for option in options_of(Config)}
         for key, (place, node) in root.items.items():
+            if self._problems.full:
+                return
             if key not in known:
                 self._problems.add(place, f"unknown section `{key}`", unknown(key, known))
             elif key in ("sources", "outputs"):
@@ -162,6 +176,19 @@ class _Loader:
         if self._problems.found:
             return None
         return Config(**{**values, "sources": ready, "outputs": {k: v for k, v in outputs.items() if v is not None}})
+
+    def place(self, found: Iterable[ConfigProblem]) -> None:
+        """Take over problems that name a source or output, at the place of the option they mean."""
+        for problem in found:
+            kind, _, name = problem.path.partition(" ")
+            named = {"source": self._sources, "output": self._outputs}.get(kind, {}).get(name)
+            if named is None or not isinstance(named.node, MapNode):
+                self._problems.add(Place(self._path), str(problem))
+                continue
+            option, _, rest = problem.message.partition(": ")
+            here = option in named.node.items
+            place = named.node.items[option][1].place if here else named.place
+            self._problems.add(place, rest if here else problem.message, problem.hint)
 
     def _include_places(self, source: str) -> dict[str, Place]:
         """Where each include pattern of a source stands."""

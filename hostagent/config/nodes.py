@@ -19,6 +19,7 @@ from hostagent.errors import ConfigProblem
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_DEPTH = 40
+MAX_PROBLEMS = 200
 MAX_NODES = 200_000  # after aliases are expanded
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -67,16 +68,25 @@ Node = ScalarNode | ListNode | MapNode
 
 
 class Problems:
-    """Everything found wrong so far."""
+    """Everything found wrong so far, up to a number past which nobody reads on."""
 
     def __init__(self) -> None:
-        self.found: list[ConfigProblem] = []
+        self._found: dict[tuple[Place, str], ConfigProblem] = {}
+
+    @property
+    def found(self) -> list[ConfigProblem]:
+        """The mistakes in the order of their places."""
+        return sorted(self._found.values(), key=lambda one: (one.path, one.line, one.column))
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is wrong that looking for more is wasted."""
+        return len(self._found) >= MAX_PROBLEMS
 
     def add(self, place: Place, message: str, hint: str = "") -> None:
         """Note one mistake; the same text at the same place (an alias used twice) is noted once."""
-        problem = ConfigProblem(place.path, place.line, place.column, message, hint)
-        if problem not in self.found:
-            self.found.append(problem)
+        if not self.full:
+            self._found[place, message] = ConfigProblem(place.path, place.line, place.column, message, hint)
 
 
 class _UnusableFileError(Exception):

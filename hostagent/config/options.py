@@ -73,6 +73,8 @@ def read_struct(
     options = {option.key: option for option in options_of(struct)}
     values: dict[str, Any] = {}
     for key, (place, value) in node.items.items():
+        if problems.full:
+            return INVALID
         if key in options:
             values[options[key].attribute] = read_option(options[key], value, problems)
         elif key not in also:
@@ -88,10 +90,16 @@ def read_struct(
     except (ValueError, TypeError) as error:
         key, colon, rest = str(error).partition(": ")
         if colon and key in node.items:
-            problems.add(node.items[key][1].place, rest)
+            problems.add(_place_in(node.items[key][1], rest), rest)
         else:
             problems.add(node.place, str(error))
         return INVALID
+
+
+def _place_in(node: Node, message: str) -> Place:
+    """Where a message about an option points: at the item of a list whose text it quotes, else at the value."""
+    items = node.items if isinstance(node, ListNode) else []
+    return next((one.place for one in items if isinstance(one, ScalarNode) and repr(one.text) in message), node.place)
 
 
 def read_option(option: Option, node: Node, problems: Problems) -> Any:  # noqa: ANN401 - what the option's type says

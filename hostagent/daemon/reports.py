@@ -229,6 +229,8 @@ class Reports:
         yield Sample("hostagent_watcher_overflows_total", now.overflows)
         yield Sample("hostagent_rescans_total", now.rescans)
         yield Sample("hostagent_checkpoint_healthy", self._checkpoint.healthy)
+        yield Sample("hostagent_checkpoint_commits_total", self._checkpoint.commits)
+        yield Sample("hostagent_checkpoint_commit_failures_total", self._checkpoint.commit_failures)
         yield from process_samples(read_process())
 
     def _source_samples(self, now: Overview) -> Iterator[Sample]:

@@ -46,33 +46,34 @@ def load_checked(path: str | Path, parts: Parts) -> Config:
     Beyond `load_config`: no existing file may have two sources, every source's chain must be possible, and none may
     read what an output writes.
     """
-    config = load_config(path, parts, scan=_existing)
-    problems: list[ConfigProblem] = _loops(config)
-    for source in config.sources.values():
-        try:
-            build_chain(source, parts, Wiring(source.name, Clock(), config.data_dir))
-        except ConfigError as error:
-            problems += error.problems
-    if problems:
-        raise ConfigError(problems)
-    return config
+    return load_config(
+        path, parts, scan=_existing, verify=lambda config: [*_loops(config), *_impossible(config, parts)]
+    )
 
 
-def _loops(config: Config) -> list[ConfigProblem]:
+def _loops(config: Config) -> Iterator[ConfigProblem]:
     """Sources that would read an output's file: every record would come back as a new line, without end."""
-    problems = []
-    for output in config.outputs.values():
-        path = getattr(output.options, "path", "")
-        for source in config.sources.values():
-            if (
-                path
-                and output.type == "file"
-                and compile_selection(include_of(source), exclude_of(source)).matches(path)
-            ):
-                message = f"source {source.name} includes {path}, which output {output.name} writes"
+    written = {
+        name: getattr(output.options, "path", "") for name, output in config.outputs.items() if output.type == "file"
+    }
+    for name, source in config.sources.items():
+        selection = compile_selection(include_of(source), exclude_of(source))
+        for output, path in written.items():
+            if selection.matches(path):
+                message = f"include: this matches {path}, which output {output} writes"
                 hint = f"add {path!r} to the source's `exclude`, or write elsewhere"
-                problems.append(ConfigProblem(f"source {source.name}", 0, 0, message, hint))
-    return problems
+                yield ConfigProblem(f"source {name}", 0, 0, message, hint)
+
+
+def _impossible(config: Config, parts: Parts) -> Iterator[ConfigProblem]:
+    """Options that are well by themselves and can't be together."""
+    for name, source in config.sources.items():
+        try:
+            build_chain(source, parts, Wiring(name, Clock(), config.data_dir))
+        except ConfigError as error:
+            yield from error.problems
+        except ValueError as error:
+            yield ConfigProblem(f"source {name}", 0, 0, str(error))
 
 
 def _existing(include: Iterable[str], exclude: Iterable[str]) -> Iterator[str]:

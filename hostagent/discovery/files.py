@@ -23,25 +23,25 @@ class FilesOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def __post_init__(self) -> None:
         if not self.include:
-            raise ValueError("include is empty: name at least one absolute path or glob, such as /var/log/*.log")
+            raise ValueError("include: is empty: name at least one absolute path or glob, such as /var/log/*.log")
         for pattern in self.include:
-            _check_path(pattern)
+            _check_path("include", pattern)
         for pattern in self.exclude:
             if "/" in pattern:
-                _check_path(pattern)
+                _check_path("exclude", pattern)
             elif not pattern:
-                raise ValueError("exclude has an empty entry")
+                raise ValueError("exclude: has an empty entry")
 
 
-def _check_path(pattern: str) -> None:
+def _check_path(option: str, pattern: str) -> None:
     if not pattern.startswith("/"):
-        raise ValueError(f"{pattern!r} is not an absolute path")
+        raise ValueError(f"{option}: {pattern!r} is not an absolute path")
     if "\0" in pattern:
-        raise ValueError(f"{pattern!r} has a NUL in it")
+        raise ValueError(f"{option}: {pattern!r} has a NUL in it")
     if ".." in pattern.split("/"):
-        raise ValueError(f"{pattern!r} has '..' in it; write the path without")
+        raise ValueError(f"{option}: {pattern!r} has '..' in it; write the path without")
     if pattern.endswith("/"):
-        raise ValueError(f"{pattern!r} names a directory; end it with a file name or *")
+        raise ValueError(f"{option}: {pattern!r} names a directory; end it with a file name or *")
 
 
 class FilesDiscovery:

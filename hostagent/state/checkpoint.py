@@ -80,6 +80,8 @@ class Checkpoint:
         self._start_notices = opened.notices
         self._fault: StateError | None = None
         self._damaged = False
+        self.commits = 0
+        self.commit_failures = 0
         self._changes = 0
         self._backed_up_changes = 0
         self._backup_due_s = clock.monotonic_s() + BACKUP_INTERVAL_S
@@ -276,9 +278,11 @@ class Checkpoint:
         except sqlite3.Error as error:
             self._damaged = self._damaged or is_damage(error)
             self._fault = sqlite_fault(self._path, "write it", error)
+            self.commit_failures += 1
             raise self._fault from error
         self._fault = None
         self._changes += 1
+        self.commits += 1
         return result
 
     def _reconnect(self) -> None:

@@ -182,4 +182,22 @@ def test_a_source_that_would_read_what_an_output_writes_is_a_mistake(config: str
     Path(config).write_text(Path(config).read_text().replace("{type: blackhole}", writing))
     run = call("check", "-c", config)
     assert run.exit_code == 2
-    assert f"source app includes {tmp_path}/logs/out.log, which output main writes" in run.stdout
+    assert f"{config}:5:30: this matches {tmp_path}/logs/out.log, which output main writes" in run.stdout
+
+
+def test_options_that_do_not_go_together_are_told_at_their_place(config: str) -> None:
+    text = Path(config).read_text().replace("fields:", "format: cri, encoding: utf-16, fields:")
+    Path(config).write_text(text)
+    run = call("check", "-c", config)
+    assert run.exit_code == 2
+    column = text.splitlines()[4].index("utf-16") + 1
+    assert f"{config}:5:{column}: " in run.stdout
+
+
+def test_a_pattern_that_means_nothing_is_told_at_its_place(config: str) -> None:
+    text = Path(config).read_text().replace("['*.1.log']", "['*.1.log', '/a/../b.log', '/c/*']")
+    Path(config).write_text(text)
+    run = call("check", "-c", config)
+    assert run.exit_code == 2
+    column = text.splitlines()[4].index("'/a/../b.log'") + 1
+    assert f"{config}:5:{column}: '/a/../b.log' has '..' in it" in run.stdout

@@ -46,7 +46,7 @@ def test_one_target_is_published_and_the_thread_is_done(tmp_path: Path) -> None:
     "raw, reason",
     [
         ({}, "include"),
-        ({"include": []}, "include is empty"),
+        ({"include": []}, "include: is empty"),
         ({"include": "/var/log/*.log"}, "array"),
         ({"include": [7]}, "str"),
         ({"include": ["var/log/*.log"]}, "'var/log/*.log' is not an absolute path"),
@@ -54,7 +54,7 @@ def test_one_target_is_published_and_the_thread_is_done(tmp_path: Path) -> None:
         ({"include": ["/var/log/"]}, "names a directory"),
         ({"include": ["/var/../etc/passwd"]}, "'..'"),
         ({"include": ["/var/\0"]}, "NUL"),
-        ({"include": ["/ok"], "exclude": [""]}, "exclude has an empty entry"),
+        ({"include": ["/ok"], "exclude": [""]}, "exclude: has an empty entry"),
         ({"include": ["/ok"], "exclude": ["logs/*.gz"]}, "is not an absolute path"),
         ({"include": ["/ok"], "excludes": []}, "excludes"),
     ],
