@@ -22,10 +22,11 @@ class Demo:
 
     def __init__(self, folder: Path, *options: str) -> None:
         environment = {**os.environ, "HOSTAGENT_VENV": sys.prefix, "TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
+        self._errors = (folder / "stderr").open("wb")
         self.process = subprocess.Popen(
             [str(ROOT / "run-demo"), *options],
             stdout=subprocess.PIPE,
-            stderr=(folder / "stderr").open("wb"),
+            stderr=self._errors,
             env=environment,
             start_new_session=True,
         )
@@ -59,6 +60,7 @@ class Demo:
         self.process.wait(timeout=DEADLINE_S)
         assert self.process.stdout is not None
         self.process.stdout.close()
+        self._errors.close()
 
 
 @pytest.fixture

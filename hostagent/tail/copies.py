@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from hostagent.clock import Clock
 from hostagent.hookspecs import Notice
-from hostagent.tail.identity import FINGERPRINT_BYTES
+from hostagent.tail.identity import FINGERPRINT_BYTES, begins_as
 from hostagent.tail.openfiles import Opened
 from hostagent.tail.registry import Registry
 from hostagent.tail.tailer import Origin, TailedFile
@@ -114,9 +114,16 @@ class Copies:
         return None
 
     def _same_head(self, elder: TailedFile, opened: Opened) -> bool:
-        """Whether the file begins as the elder does, as far as it goes. One that is still empty may become anything."""
+        """Whether the file begins as the elder does, as far as it goes. One that is still empty may become anything.
+
+        The elder may have been truncated by now; what it began with when it was last read is its fingerprint.
+        """
+        head = opened.content.read(0, FINGERPRINT_BYTES)
+        if not head:
+            return elder.head > 0
+        if 0 < elder.fingerprint.length <= len(head):
+            return begins_as(head, elder.fingerprint)
         if elder.closed or not self._registry.ensure_open(elder):
             return False
         assert elder.content is not None
-        head = opened.content.read(0, FINGERPRINT_BYTES)
-        return head == elder.content.read(0, len(head)) if head else elder.head > 0
+        return head == elder.content.read(0, len(head))

@@ -20,7 +20,7 @@ from hostagent.tail.feed import Feed
 from hostagent.tail.identity import has_writer, identify
 from hostagent.tail.known import furthest
 from hostagent.tail.registry import Registry
-from hostagent.tail.tailer import PLAIN, Cursor, Fetched, TailedFile
+from hostagent.tail.tailer import Cursor, Fetched, TailedFile
 
 TEND_S = 0.25
 """How often files without a place are looked at: nothing tells when their last writer lets go."""
@@ -168,10 +168,13 @@ class Ending:
 
     def rewritten(self, tailed: TailedFile) -> list[TailedFile]:
         """The content before the position is gone: begin the next generation, and look for the old one elsewhere."""
-        if tailed.ended or tailed.storage != PLAIN:
+        if tailed.is_copy:
+            # A copy that is copied over again holds what its original's own generations deliver.
             self._give_up(tailed, LossReason.CHANGED)
             return []
         fresh = self._registry.succeed(tailed)
+        if tailed.ended:
+            self._registry.lose(fresh)
         if self._registry.find_rest(tailed) is None:
             self._give_up(tailed, LossReason.TRUNCATED)
             return [fresh]

@@ -219,11 +219,9 @@ class Reader:
     def _round(self) -> bool:
         """Give every ready file a turn, again and again, for at most ROUND_S; whether any bytes were consumed."""
         self._admit()
-        if not self._ready or not self._registry.register_new():
-            return False
         until_s = self._clock.monotonic_s() + ROUND_S
         busy = False
-        while self._ready and self._clock.monotonic_s() < until_s:
+        while self._ready and self._registry.register_new() and self._clock.monotonic_s() < until_s:
             tailed = self._ready.popleft()
             tailed.queued = False
             busy = self._turn(tailed) or busy

@@ -20,7 +20,7 @@ from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.rows import FileRow, Position
 from hostagent.tail.beneath import NotThereError, OpenError, beneath, join, path_of
 from hostagent.tail.identity import FINGERPRINT_BYTES, fingerprint, identify
-from hostagent.tail.lineage import Continuation, Lost, find_continuation
+from hostagent.tail.lineage import Continuation, How, Lost, find_continuation
 from hostagent.tail.openfiles import Opened, OpenFiles
 from hostagent.tail.tailer import PLAIN, Origin, TailedFile
 
@@ -222,6 +222,7 @@ class Registry:
         """The file's content goes on at another path (a copy, a `.gz`): same row, same offsets, new identity."""
         tailed.path = join(tailed.origin.target.root, found.path)
         tailed.storage = found.storage
+        tailed.is_copy = found.how is not How.RENAMED
         self.adopt(tailed, Opened(found.content, identify(found.content.fd)))
         self._soil(tailed)
 

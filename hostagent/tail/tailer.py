@@ -83,6 +83,7 @@ class TailedFile:
         "generation",
         "grew_at_s",
         "identity",
+        "is_copy",
         "origin",
         "path",
         "paths",
@@ -108,6 +109,7 @@ class TailedFile:
         self.generation = 0
         self.fingerprint: Fingerprint = NO_FINGERPRINT
         self.storage = PLAIN
+        self.is_copy = False
         self.origin = origin
         self.tags = origin.target.tags
         self.constants: Mapping[str, Scalar] | None = None
