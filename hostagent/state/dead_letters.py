@@ -6,7 +6,9 @@ Segments per output, the oldest make room and go into the ledger first. It never
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import os
 import threading
 from collections import deque
@@ -21,6 +23,7 @@ from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import Delivery, Loss
+from hostagent.state.faults import os_fault
 from hostagent.state.frames import PREFIX_BYTES, Damage, Frame
 from hostagent.state.ledger import LossReason
 from hostagent.state.quarantine import Quarantine
@@ -91,13 +94,13 @@ class DeadLetters:
     def put(self, *, output: str, delivery: Delivery, letters: Sequence[tuple[bytes, str]]) -> None:
         """Store records with their reasons durably before returning; StateError when that is not possible now."""
         header, payload = _encode(output, self._clock.wall_ns(), delivery, letters)
-        with self._lock:
+        with self._lock, self._saying_why():
             self._box(output).put(header, payload)
 
-    def entries(self, output: str) -> list[DeadLetter]:
-        """What is kept for an output, oldest first."""
-        with self._lock:
-            return self._box(output).entries() if self._kept(output) else []
+    def entries(self, output: str, limit: int | None = None) -> list[DeadLetter]:
+        """What is kept for an output, oldest first, at most `limit` entries."""
+        with self._lock, self._saying_why():
+            return list(itertools.islice(self._box(output).entries(), limit)) if self._kept(output) else []
 
     def records(self, output: str, id_: str) -> list[bytes]:
         """The records of an entry, as the encoder had made them."""
@@ -106,12 +109,12 @@ class DeadLetters:
 
     def forget(self, output: str, ids: Iterable[str]) -> None:
         """Entries that were requeued or are not wanted any more."""
-        with self._lock:
+        with self._lock, self._saying_why():
             self._box(output).forget(list(ids))
 
     def stats(self, output: str) -> DeadLetterStats:
         """How much is kept for an output."""
-        with self._lock:
+        with self._lock, self._saying_why():
             return self._box(output).stats() if self._kept(output) else DeadLetterStats(0, 0, 0)
 
     def notices(self) -> list[Notice]:
@@ -125,6 +128,13 @@ class DeadLetters:
             for box in self._boxes.values():
                 box.close()
             self._boxes.clear()
+
+    @contextlib.contextmanager
+    def _saying_why(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise os_fault(self._directory, "use the dead letters", error) from error
 
     def _kept(self, output: str) -> bool:
         return output in self._boxes or (self._directory / directory_name(output)).exists()
@@ -178,7 +188,8 @@ class _Box:
         ]
 
     def forget(self, ids: list[str]) -> None:
-        going = {letter.id: letter for letter in self.entries() if letter.id in ids}
+        wanted = frozenset(ids)
+        going = {letter.id: letter for letter in self.entries() if letter.id in wanted}
         if not going:
             return
         self._log.append(_GONE_FRAME, _encode_gone(list(going)), b"")

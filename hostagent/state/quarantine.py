@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -28,20 +29,19 @@ class Quarantine:
         """Move a whole file in; raises OSError, since a damaged file that stays would be met again."""
         self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         kept = self._free_name(name or path.name)
-        path.rename(kept)
-        self._make_room(sparing=kept)
+        shutil.move(path, kept)  # a rename, unless somebody mounted a disk in between
+        self._make_room(kept)
         return kept
 
-    def keep(self, name: str, data: bytes) -> Path | None:
-        """Keep a copy of damaged bytes; None when there is no room, which is no reason to stop."""
+    def move_or_drop(self, path: Path, name: str) -> str:
+        """Move a file in if there is room for it, remove it if not; says which. OSError when neither can be done."""
         try:
-            self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
-            kept = self._free_name(name)
-            self._make_room(coming_bytes=len(data))
-            kept.write_bytes(data)
-        except OSError:
-            return None
-        return kept
+            return f"is now {self.move(path, name)}"
+        except FileNotFoundError:
+            return "is gone"
+        except OSError as error:
+            path.unlink()
+            return f"was removed, since quarantine could not take it: {error.strerror}"
 
     def _free_name(self, name: str) -> Path:
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self._clock.wall_ns() // 1_000_000_000))
@@ -52,13 +52,13 @@ class Quarantine:
             kept = self.directory / f"{stamp}-{number}-{name}"
         return kept
 
-    def _make_room(self, coming_bytes: int = 0, sparing: Path | None = None) -> None:
+    def _make_room(self, sparing: Path) -> None:
         entries = []
         for path in self.directory.iterdir():
             with contextlib.suppress(OSError):
                 status = path.lstat()
                 entries.append((status.st_ctime_ns, status.st_size, path))
-        total = coming_bytes + sum(size for _, size, _ in entries)
+        total = sum(size for _, size, _ in entries)
         for _, size, path in sorted(entries):
             if total <= self._max_bytes:
                 break

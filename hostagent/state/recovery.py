@@ -156,7 +156,7 @@ def _ready(path: Path, first_file: int) -> sqlite3.Connection:
             )
         elif version < schema.VERSION:
             connection.close()
-            _upgrade(path)
+            upgrade_in_place(path)
             connection = connect(path)
         return connection
     except BaseException:
@@ -164,7 +164,7 @@ def _ready(path: Path, first_file: int) -> sqlite3.Connection:
         raise
 
 
-def _upgrade(path: Path) -> None:
+def upgrade_in_place(path: Path) -> None:
     """Migrate a copy and put it in place: a kill half-way leaves the old database as it was."""
     fresh = path.with_name(path.name + ".upgrade")
     for leftover in _with_companions(fresh):

@@ -66,10 +66,13 @@ class SegmentLog:
         """Bytes on disk."""
         return sum(segment.size for segment in self.segments)
 
-    def settle(self) -> list[Path]:
-        """Call when what is missing or unreadable is in the ledger; returns where unreadable segments are kept now."""
+    def settle(self) -> list[str]:
+        """Call when what is missing or unreadable is in the ledger; says what became of unreadable segments."""
         try:
-            kept = [self._quarantine.move(one.path, self._quarantine_name(one)) for one in self.unreadable]
+            kept = [
+                f"{one.path.name} {self._quarantine.move_or_drop(one.path, self._quarantine_name(one))}"
+                for one in self.unreadable
+            ]
             self._write_manifest()
         except OSError as error:
             raise os_fault(self.directory, "settle it", error) from error
@@ -165,7 +168,7 @@ class SegmentLog:
             # First off the list, then off the disk: what is listed and not there was taken by somebody else.
             self._write_manifest(without=segment)
             if segment.damaged:
-                self._quarantine.move(segment.path, self._quarantine_name(segment))
+                self._quarantine.move_or_drop(segment.path, self._quarantine_name(segment))
             else:
                 segment.path.unlink()
         except FileNotFoundError:

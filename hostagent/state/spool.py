@@ -101,6 +101,9 @@ class Spool:
             self._log = self._open_log()
             try:
                 self._take_stock(self._log)
+            except OSError as error:
+                self._log.close()
+                raise os_fault(self.directory, "read the spool", error) from error
             except BaseException:
                 self._log.close()
                 raise
@@ -166,10 +169,14 @@ class Spool:
     def contents(self) -> Iterator[SpoolHeader]:
         """The header of every durable block, oldest first; for Checkpoint.adopt_spooled at start."""
         log = self._log
-        if log is not None:
+        if log is None:
+            return
+        try:
             for _, found in log.frames(log.head):
                 if _is_block(found):
                     yield decode_header(found.header)
+        except OSError as error:
+            raise os_fault(self.directory, "read the spool", error) from error
 
     def stats(self) -> SpoolStats:
         """What is waiting now."""
@@ -216,7 +223,7 @@ class Spool:
         for name in log.foreign:
             self._tell(f"{self.directory / name} is not the agent's; it is left alone", "move it elsewhere")
         for kept in log.settle():
-            self._tell(f"a segment held nothing readable and is now {kept}", "`hostagent spool verify` says why")
+            self._tell(f"a segment held nothing that reads: {kept}", "`hostagent spool verify` says why")
         if log.torn_bytes:
             self._tell(f"{log.torn_bytes} bytes at the end were being written when the agent died; they come again", "")
 

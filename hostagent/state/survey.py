@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -60,7 +61,7 @@ def survey(directory: Path) -> Survey:
     """Look at a directory of segments without changing it; safe beside a running agent."""
     segments, foreign = [], []
     for name in sorted(os.listdir(directory)):
-        if _NAME.fullmatch(name):
+        if _NAME.fullmatch(name) and stat.S_ISREG(_mode_of(directory / name)):
             with contextlib.suppress(StateError):  # it may be drained and removed while we look
                 segments.append(segment_at(directory / name))
         elif name not in {LOCK_NAME, CURSOR_NAME, MANIFEST_NAME}:
@@ -74,6 +75,13 @@ def survey(directory: Path) -> Survey:
     # Below the head everything was drained: only its removal from the list may not have happened yet.
     missing = [number for number in listed if mark is None or number >= mark.head_segment]
     return Survey(segments, missing, foreign, mark)
+
+
+def _mode_of(path: Path) -> int:
+    try:
+        return path.lstat().st_mode
+    except FileNotFoundError:
+        return 0
 
 
 def scan_segment(segment: Segment, start: int, limit: int, *, payloads: bool = False) -> Iterator[Frame | Damage]:

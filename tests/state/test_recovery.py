@@ -15,6 +15,7 @@ from hostagent.errors import StateError
 from hostagent.model import Loss
 from hostagent.state import schema
 from hostagent.state.checkpoint import BACKUP_INTERVAL_S, Checkpoint
+from hostagent.state.recovery import upgrade_in_place
 from tests.state.values import ANCHOR, HandClock, block, file_row, offsets, part
 
 
@@ -192,6 +193,17 @@ def test_migrations_bring_an_empty_database_to_this_version(tmp_path: Path) -> N
     assert schema.version_of(connection) == schema.VERSION
     assert schema.damage_of(connection) == ""
     connection.close()
+
+
+def test_an_upgrade_keeps_what_is_in_the_database(tmp_path: Path) -> None:
+    epoch = begin(tmp_path, backup=False)
+    upgrade_in_place(tmp_path / "checkpoint.db")
+    checkpoint = Checkpoint.open(tmp_path, HandClock())
+    assert checkpoint.epoch == epoch
+    assert offsets(checkpoint) == {(1, "main"): 200}
+    assert checkpoint.notices() == []
+    assert [name for name in os.listdir(tmp_path) if "upgrade" in name] == []
+    checkpoint.close()
 
 
 def test_a_migration_that_fails_says_why(tmp_path: Path) -> None:

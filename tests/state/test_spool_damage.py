@@ -194,6 +194,40 @@ def test_a_segment_removed_while_the_agent_runs_stops_nothing(tmp_path: Path) ->
     spool.close()
 
 
+def test_a_segment_that_can_not_be_read_is_given_up_after_some_tries(tmp_path: Path) -> None:
+    losses = Losses()
+    spool = Spool.open(tmp_path, "main", spool_config(max_bytes=8 * 1024 * 1024), HandClock(), losses)
+    for number in range(8):
+        spool.append(block(f"b{number}", part(1, number, number + 1)), delivery(f"b{number}", os.urandom(300_000)))
+        spool.sync()
+    first = min((tmp_path / "spool" / "main").glob("*.seg"))
+    first.unlink()
+    first.mkdir()  # opens, and answers every read with an error
+    for _ in range(3):
+        assert losses == []
+        with pytest.raises(StateError, match="can't read the spool"):
+            spool.head()
+    head = spool.head()
+    assert head is not None
+    assert head.id == "b4"
+    assert [loss.reason for loss in losses] == ["spool_damaged"]
+    spool.close()
+    spool = Spool.open(tmp_path, "main", spool_config(), HandClock(), losses)
+    assert [header.id for header in spool.contents()] == ["b4", "b5", "b6", "b7"]
+    spool.close()
+
+
+def test_quarantine_that_takes_nothing_stops_nothing(tmp_path: Path) -> None:
+    segment = fill(tmp_path)
+    _, payload, _ = frames_of(segment)[0]
+    flip(segment, payload)
+    (tmp_path / "quarantine").write_text("a file where a folder should be")
+    losses = Losses()
+    assert reopen(tmp_path, losses) == ["b1", "b2", "b3"]
+    assert len(losses) == 1
+    assert not segment.exists()
+
+
 def test_foreign_files_and_other_versions_are_set_aside(tmp_path: Path) -> None:
     segment = fill(tmp_path)
     folder = segment.parent
