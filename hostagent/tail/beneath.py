@@ -123,7 +123,10 @@ def open_directory(root: str, path: str, *, follow: bool = True, readable: bool 
 
 def join(root: str, path: str) -> str:
     """The host's name for a path beneath a root."""
-    return path if root == "/" else root.rstrip("/") + path
+    if root == "/":
+        return path
+    # Directories are known by one name only: the root itself is written without a slash at its end.
+    return root.rstrip("/") + ("" if path == "/" else path)
 
 
 def beneath(root: str, directory: str) -> str:

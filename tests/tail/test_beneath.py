@@ -401,7 +401,9 @@ def test_a_directory_is_opened_for_listing_beneath_the_root_only(root: Path, tmp
         open_directory(str(root), "/logs/app.log")
 
 
-@pytest.mark.parametrize("root, path, host", [("/", "/a/b", "/a/b"), ("/r", "/a", "/r/a"), ("/r/", "/a", "/r/a")])
+@pytest.mark.parametrize(
+    "root, path, host", [("/", "/a", "/a"), ("/r", "/a", "/r/a"), ("/r/", "/a", "/r/a"), ("/r/", "/", "/r")]
+)
 def test_names_beneath_a_root_and_the_host_s_go_together(root: str, path: str, host: str) -> None:
     assert join(root, path) == host
     assert beneath(root, host) == path
