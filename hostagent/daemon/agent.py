@@ -230,13 +230,14 @@ class Daemon:
             return f"the sender of {', '.join(dead)} has ended" if dead else ""
 
         health.probe("reader", reader, "restart the agent; nothing is lost, files are read on from their positions")
-        health.probe("checkpoint", checkpoint, f"look at the disk of {self._assembly.config.data_dir}")
+        disk = f"look at the disk of {self._assembly.config.data_dir}"
+        health.probe("checkpoint", checkpoint, disk, restart_helps=False)
         health.probe("senders", senders, "see the log; restart the agent")
         return health
 
     def _watch(self) -> None:
         """Now and then: feed the watchdog, look at the configuration, let the checkpoint look after itself."""
-        if self.notifier.watchdog_interval_s is not None and self.health.report().healthy:
+        if self.notifier.watchdog_interval_s is not None and not self.health.stuck():
             self.notifier.alive()
         if self.reloading.changed() or self._reload_asked:
             self._reload_asked = False

@@ -37,6 +37,7 @@ class Heartbeat:
 class _Check(NamedTuple):
     probe: Callable[[], str]
     hint: str
+    restart_helps: bool
 
 
 class Health:
@@ -57,9 +58,9 @@ class Health:
         self.probe(name, late, hint)
         return beat
 
-    def probe(self, name: str, probe: Callable[[], str], hint: str = "") -> None:
+    def probe(self, name: str, probe: Callable[[], str], hint: str = "", *, restart_helps: bool = True) -> None:
         """A check that returns what is wrong, or nothing. A name that exists is replaced."""
-        self._checks[name] = _Check(probe, hint)
+        self._checks[name] = _Check(probe, hint, restart_helps)
 
     def remove(self, name: str) -> None:
         """The part is gone (a reload took it away)."""
@@ -68,6 +69,10 @@ class Health:
     def set_ready(self, reason_not: str = "") -> None:
         """Ready from now on, or not ready for a reason (starting, stopping)."""
         self._not_ready = reason_not
+
+    def stuck(self) -> bool:
+        """Whether a check fails that a restart would mend: a full disk is no reason to starve the watchdog."""
+        return any(check.restart_helps and check.probe() for check in list(self._checks.values()))
 
     def report(self) -> HealthReport:
         """Ask every check."""

@@ -48,3 +48,14 @@ def test_ready_is_started_not_stopping_and_healthy() -> None:
     health.set_ready()
     health.probe("checkpoint", lambda: "read-only")
     assert render_readiness(health.report()) == (503, "checkpoint: read-only\n")
+
+
+def test_only_what_a_restart_would_mend_starves_the_watchdog() -> None:
+    reasons = {"checkpoint": "disk full", "reader": ""}
+    health = Health(Clock())
+    health.probe("checkpoint", lambda: reasons["checkpoint"], restart_helps=False)
+    health.probe("reader", lambda: reasons["reader"])
+    assert not health.report().healthy
+    assert not health.stuck()
+    reasons["reader"] = "no progress"
+    assert health.stuck()
