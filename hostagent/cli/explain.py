@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 import click
+import msgspec
 
 from hostagent.cli import show
 from hostagent.cli.options import api_option, config_option, json_option
@@ -25,11 +26,13 @@ def explain(path: str, config_path: str, address: str | None, as_json: bool) -> 
     Names the source and pattern that match it, or what rules it out. Works without a running agent, too.
     """
     from hostagent.cli.client import NobodyAnswersError, ask, find_address
+    from hostagent.observe.explain import about_file
 
     path = os.path.abspath(path)
     source_of_answer = "the running agent"
     try:
         report = ask(find_address(config_path, address), "/explain", {"path": path}, ExplainReport)
+        report = msgspec.structs.replace(report, steps=(*about_file(path), *report.steps))
     except NobodyAnswersError:
         if address is not None:
             raise

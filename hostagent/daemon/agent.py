@@ -215,7 +215,7 @@ class Daemon:
         return [*config_notices(self._assembly.config), *self.reloading.notices(), *self.finding.notices()]
 
     def _checks(self) -> Health:
-        health = Health(self._clock)
+        health = Health()
         health.set_ready("starting: not every source is being watched yet")
 
         def reader() -> str:

@@ -27,7 +27,7 @@ Compile = Callable[[Iterable[str], Iterable[str]], Selects]
 
 def explain(path: str, config: Config, compile_selection: Compile, file: FileReport | None = None) -> ExplainReport:
     """Go through the sources as the agent does; `file` is what the running agent knows about the path, if it runs."""
-    steps = [*_about_file(path)]
+    steps = [*about_file(path)]
     readable = not steps or not steps[-1].startswith("not collected")
     chosen = ""
     for name, source in config.sources.items():
@@ -66,8 +66,11 @@ def _listed(patterns: tuple[str, ...]) -> str:
     return shown + (f" and {len(patterns) - 5} more" if len(patterns) > 5 else "")
 
 
-def _about_file(path: str) -> list[str]:
-    """What the file system says; a last step that begins with `not collected` settles it."""
+def about_file(path: str) -> list[str]:
+    """What the file system says; a last step that begins with `not collected` settles it.
+
+    Asked by the command and not by the agent: looking at a path on a dead network mount may never come back.
+    """
     steps: list[str] = []
     try:
         status = os.lstat(path)

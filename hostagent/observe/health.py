@@ -1,7 +1,7 @@
 """Health that can fail: named checks, each asked anew whenever somebody wants to know.
 
-The daemon registers a heartbeat for every loop that must go round and a probe for everything else that can break; the
-API and the service manager's watchdog ask. Nothing is repaired here, and asking never blocks on the part asked about.
+The daemon registers a probe for everything that can break; the API and the service manager's watchdog ask. Nothing is
+repaired here, and asking never blocks on the part asked about.
 """
 
 from __future__ import annotations
@@ -9,29 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from hostagent.clock import Clock
 from hostagent.observe.report import CheckReport, HealthReport
 
 # The reader goes round at least every few seconds; 25 leaves room for a slow disk and is noticed within 30.
 READER_LIMIT_S = 25.0
-
-
-class Heartbeat:
-    """The time a loop last went round. Touched by its thread, read by others: one float, so no lock."""
-
-    def __init__(self, clock: Clock, limit_s: float) -> None:
-        self._clock = clock
-        self.limit_s = limit_s
-        self._last_s = clock.monotonic_s()
-
-    def touch(self) -> None:
-        """The loop has gone round."""
-        self._last_s = self._clock.monotonic_s()
-
-    @property
-    def age_s(self) -> float:
-        """Seconds since the last round."""
-        return max(0.0, self._clock.monotonic_s() - self._last_s)
 
 
 class _Check(NamedTuple):
@@ -43,28 +24,13 @@ class _Check(NamedTuple):
 class Health:
     """All checks of the agent, and whether it has started up."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._checks: dict[str, _Check] = {}
         self._not_ready = "starting: not every source is being watched yet"
-
-    def heartbeat(self, name: str, limit_s: float, hint: str = "") -> Heartbeat:
-        """A loop that must go round at least every `limit_s` seconds."""
-        beat = Heartbeat(self._clock, limit_s)
-
-        def late() -> str:
-            return f"no progress for {beat.age_s:.0f} s (limit {limit_s:.0f} s)" if beat.age_s > limit_s else ""
-
-        self.probe(name, late, hint)
-        return beat
 
     def probe(self, name: str, probe: Callable[[], str], hint: str = "", *, restart_helps: bool = True) -> None:
         """A check that returns what is wrong, or nothing. A name that exists is replaced."""
         self._checks[name] = _Check(probe, hint, restart_helps)
-
-    def remove(self, name: str) -> None:
-        """The part is gone (a reload took it away)."""
-        self._checks.pop(name, None)
 
     def set_ready(self, reason_not: str = "") -> None:
         """Ready from now on, or not ready for a reason (starting, stopping)."""

@@ -86,6 +86,7 @@ def test_every_metric_of_the_catalogue_is_exposed(agent: Agent) -> None:
 def test_explain_knows_what_is_read_and_what_is_not(agent: Agent, tmp_path: Path) -> None:
     read = json.loads(agent.call("explain", "--json", f"{tmp_path}/logs/a.log").stdout)
     assert (read["collected"], read["source"]) == (True, "app")
+    assert read["steps"][0].startswith(f"it is a regular file of {LINES * 5} bytes")
     other = agent.call("explain", f"{tmp_path}/logs/a.txt").stdout
     assert "not collected" in other
     assert "according to the running agent" in other
