@@ -10,8 +10,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from hostagent.clock import Clock
-from hostagent.discovery.container import Container, ContainerChange, ContainerRuntime
+from hostagent.discovery.container import Container, ContainerChange, ContainerRuntime, ContainerState
 from hostagent.discovery.container_targets import ContainersOptions, ContainerTargets, Outcome, is_running
 from hostagent.discovery.runtimes import runtimes_of
 from hostagent.hookspecs import Notice, Wiring
@@ -113,13 +115,28 @@ class ContainersDiscovery:
         container = change.container
         assert container is not None
         before = self._outcomes.get(container.id)
-        if change.kind == "removed":
-            with self._lock:
-                self._containers.pop(container.id, None)
-                self._outcomes.pop(container.id, None)
-            self._publish(before.targets if before else {}, {}, publish)
+        if change.kind != "removed":
+            self._decide(container, before, publish)
             return
-        self._decide(container, before, publish)
+        with self._lock:
+            self._containers.pop(container.id, None)
+            self._outcomes.pop(container.id, None)
+        if before is None:
+            return
+        if before.has_files:
+            self._look_once_more(container, before, publish)
+        for target in before.targets.values():
+            publish(TargetChange("removed", target))
+
+    def _look_once_more(self, container: Container, before: Outcome, publish: Callable[[TargetChange], None]) -> None:
+        """Have its files looked for a last time: one that lived for milliseconds may have left some in its mounts."""
+        ended = replace(container, state=ContainerState.EXITED, pid=0)
+        for target_id, target in self._targets.of(ended).targets.items():
+            if target_id not in before.targets:
+                publish(TargetChange("added", target))
+                publish(TargetChange("removed", target))
+        for target in before.targets.values():
+            publish(TargetChange("changed", target))
 
     def _decide(self, container: Container, before: Outcome | None, publish: Callable[[TargetChange], None]) -> None:
         outcome = self._targets.of(container, before)

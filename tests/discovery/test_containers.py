@@ -12,7 +12,7 @@ import pytest
 
 from hostagent.clock import Clock
 from hostagent.config.load import load_config
-from hostagent.discovery.container import Container, ContainerChange, ContainerState, Pod
+from hostagent.discovery.container import Container, ContainerChange, ContainerState, Mount, Pod
 from hostagent.discovery.container_targets import ContainersOptions, ContainerTargets
 from hostagent.discovery.containers import ContainersDiscovery
 from hostagent.errors import ConfigError
@@ -172,10 +172,27 @@ def test_a_container_that_is_gone_has_its_targets_removed(tenant: Tenant) -> Non
     with running() as source:
         source.say("added", one)
         source.say("removed", one)
-        source.published(4)
-        assert [change.kind for change in source.changes] == ["added", "added", "removed", "removed"]
+        kinds = [change.kind for change in source.published(6)]
+        # Named once more before they go, its files are looked for once more.
+        assert kinds == ["added", "added", "changed", "changed", "removed", "removed"]
         assert source.targets() == {}
         assert source.discovery.explain(one.id) == []
+
+
+def test_what_a_short_lived_container_left_in_a_mount_is_found_when_it_is_gone(tenant: Tenant) -> None:
+    late = tenant.host / "volumes/late"
+    tenant.mounts.append(Mount("/late", str(late)))
+    one = tenant.container({"LOG_COLLECT_FILES": "/late/*.log"}, state=ContainerState.CREATED)
+    with running() as source:
+        source.say("added", one)
+        source.say("listed")
+        source.published(1)
+        late.mkdir()
+        source.say("removed", one)
+        _, added, removed = source.published(3)
+    assert (added.kind, removed.kind, added.target) == ("added", "removed", removed.target)
+    assert added.target is not None
+    assert added.target.root == str(late)
 
 
 def test_a_container_that_ended_keeps_its_targets(tenant: Tenant) -> None:
