@@ -15,8 +15,10 @@ from hostagent.model import Outcome, Verdict
 ACKED = Verdict(Outcome.ACKED)
 TOO_LARGE = Verdict(Outcome.TOO_LARGE)
 
-# Refused until somebody does something about it: asking twice a minute is enough, and the cure is noticed soon enough.
-OPERATOR_DELAY_S = 30.0
+# Refused until somebody does something about it: asked often enough to notice the cure, and wrong credentials not so
+# often that a backend locks them out.
+OPERATOR_DELAY_S = 10.0
+CREDENTIALS_DELAY_S = 20.0
 # A backend may wish for a pause, not for a day without logs.
 LONGEST_WISH_S = 3600.0
 
@@ -45,7 +47,8 @@ def verdict_of(status: int, where: str, excerpt: str, retry_after: str | None, n
     if status in _BUSY or status >= 500:
         raise TemporaryError(f"{where} answered {status}{said}", wish_s(retry_after, now_ns))
     if hint := _HINTS.get(status):
-        delay_s = max(OPERATOR_DELAY_S, wish_s(retry_after, now_ns) or 0.0)
+        own_s = CREDENTIALS_DELAY_S if status in (401, 403, 407) else OPERATOR_DELAY_S
+        delay_s = max(own_s, wish_s(retry_after, now_ns) or 0.0)
         raise TemporaryError(f"{where} answered {status}: {hint}{said}", delay_s)
     if 400 <= status < 500:
         raise PermanentError(f"{where} answered {status}{said}")

@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 # An output is slower than its input when the reader waits for it and the oldest block is this old.
 SLOW_AFTER_S = 10.0
+# One block asked about six times a minute is no load for a backend, and it is found again soon after it is back.
+LONGEST_BACKOFF_S = 10.0
 
 
 class Stopped(Exception):  # noqa: N818 - leaving at a stop is no error
@@ -57,7 +59,7 @@ class Sender:
         self._clock = clock
         self._counters = counters
         self._condition = condition
-        self._backoff = Backoff()
+        self._backoff = Backoff(longest_s=LONGEST_BACKOFF_S)
         self._breaker = Breaker()
         self._transfer = Transfer(
             name=name,

@@ -149,7 +149,7 @@ def test_statuses_that_mean_later(status: int) -> None:
 def test_statuses_an_operator_can_mend_lose_nothing_and_are_not_asked_often(status: int) -> None:
     with pytest.raises(TemporaryError, match=r"check|credentials|set") as caught:
         verdict_of(status, "http://x/", "", None, 0)
-    assert (caught.value.delay_s or 0) >= 30
+    assert (caught.value.delay_s or 0) >= (20 if status in (401, 403, 407) else 10)
 
 
 @pytest.mark.parametrize(
