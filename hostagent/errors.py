@@ -25,6 +25,10 @@ class TemporaryError(HostagentError):
         self.delay_s = delay_s
 
 
+class OutputGoneError(TemporaryError):
+    """It can't work any more in this process: who reads standard output has closed it. Nothing is lost by that."""
+
+
 class PermanentError(HostagentError):
     """It will never work: a refused delivery becomes a dead letter with this text as its reason."""
 

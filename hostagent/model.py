@@ -181,7 +181,7 @@ class Delivery(msgspec.Struct, frozen=True):
     """A block as an output sees it: one body, compressed once, retried unchanged under the same id.
 
     A block that was too large or partly refused comes in pieces. `block` is then the id of the whole, and `indexes`
-    says which of its records these are (None: all, in order), so that `block` and index name a record however it is sent.
+    says which of its records these are (None: all, in order), so that both together name a record however it is sent.
     """
 
     id: str

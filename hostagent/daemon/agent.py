@@ -146,6 +146,8 @@ class Daemon:
             if not self._stop.is_set():
                 self._wake.clear()
                 self._watch()
+            if all(lane.gone for lane in self._lanes()):
+                self._stop.set()  # `hostagent run | head`: whoever wanted the records has left
         self._end(reader)
         if self._failure:
             log.error("the reader failed: %s", self._failure)

@@ -163,6 +163,11 @@ class Lane:
         """Whether the sender's thread runs, or has not been started yet."""
         return self._sender.alive
 
+    @property
+    def gone(self) -> bool:
+        """Whether the output can't work any more in this process; with all outputs gone there is nothing to run for."""
+        return self._sender.gone
+
     def nudge(self) -> None:
         """End a back-off early: a link or route has changed. From any thread."""
         self._sender.nudge()

@@ -96,6 +96,11 @@ class Sender:
         """Whether the thread runs, or has not been started yet."""
         return self._thread.ident is None or self._thread.is_alive()
 
+    @property
+    def gone(self) -> bool:
+        """Whether the output has said that it can't work any more in this process."""
+        return self._transfer.gone
+
     def nudge(self) -> None:
         """Try again now instead of at the end of the back-off: something about the network has changed."""
         self._nudged = True

@@ -15,7 +15,7 @@ from hostagent.clock import Backoff
 from hostagent.deliver.compress import Compressor
 from hostagent.deliver.pieces import halves, records_of, rest
 from hostagent.deliver.status import Counters
-from hostagent.errors import PermanentError, StateError, TemporaryError
+from hostagent.errors import OutputGoneError, PermanentError, StateError, TemporaryError
 from hostagent.hookspecs import Encoder, Output
 from hostagent.model import Delivery, Outcome, Verdict
 
@@ -68,6 +68,7 @@ class Transfer:
         self._backoff = backoff
         self._watch = watch
         self._counters = counters
+        self.gone = False
         self._block = ""
         self._pieces: deque[Delivery] = deque()
 
@@ -105,6 +106,7 @@ class Transfer:
                 return self._output.send(piece)
             except TemporaryError as error:
                 self._counters.retries += 1
+                self.gone = isinstance(error, OutputGoneError)
                 self._watch.failed(str(error))
                 self._watch.pause(self._backoff.next_s(error.delay_s))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -416,3 +417,36 @@ def test_proxies_of_the_environment_are_not_asked(monkeypatch: pytest.MonkeyPatc
 def test_options_that_can_not_work_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HttpOptions(**options)  # type: ignore[arg-type]
+
+
+def documented_statuses() -> dict[str, set[int]]:
+    """The table of docs/outputs.md: what is done → for which statuses."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "outputs.md").read_text()
+    table = page.partition("### What a status means")[2].partition("### ")[0]
+    found: dict[str, set[int]] = {}
+    for row in re.findall(r"^\| (\d.*?) \| .*? \| (.*?) \|$", table, re.MULTILINE):
+        numbers: set[int] = set()
+        for first, last in re.findall(r"(\d{3})(?:\u2013(\d{3}))?", row[0]):
+            numbers |= set(range(int(first), int(last or first) + 1))
+        found.setdefault(row[1].partition(";")[0].partition(",")[0], set()).update(numbers)
+    return found
+
+
+def decided(status: int) -> str:
+    try:
+        verdict = verdict_of(status, "http://x/", "", None, 0)
+    except PermanentError:
+        return "dead letters"
+    except TemporaryError as error:
+        return "again later" if error.delay_s is None else f"again every {error.delay_s:.0f} s or more"
+    return "ack" if verdict.outcome is Outcome.ACKED else "halve it"
+
+
+def test_the_documented_table_is_what_the_code_does() -> None:
+    documented = documented_statuses()
+    followed = documented.pop("followed within the same scheme")
+    assert followed == {307, 308}
+    for what, statuses in documented.items():
+        assert {decided(status) for status in statuses} == {what}
+    named = set.union(*documented.values())
+    assert {decided(status) for status in range(400, 500) if status not in named} == {"dead letters"}

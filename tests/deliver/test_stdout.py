@@ -12,6 +12,7 @@ from hostagent.deliver.outputs.blackhole import BlackholeOptions, BlackholeOutpu
 from hostagent.deliver.outputs.stdout import StdoutOptions, StdoutOutput, pretty_lines
 from hostagent.errors import TemporaryError
 from hostagent.model import Delivery
+from tests.deliver.stage import Stage, wait_for
 
 BODY = b'{"message":"hello","time":"12:00","path":"/var/log/a.log","level":"info","n":3}\n{"message":"two"}\n'
 
@@ -59,6 +60,20 @@ def test_a_reader_that_has_gone_is_said_and_not_fatal() -> None:
     with pytest.raises(TemporaryError, match="closed by whoever read it") as caught:
         StdoutOutput(StdoutOptions(), writing).send(delivery())
     assert (caught.value.delay_s or 0) >= 60
+    os.close(writing)
+
+
+def test_a_lane_says_that_its_output_is_gone() -> None:
+    reading, writing = os.pipe()
+    stage = Stage(StdoutOutput(StdoutOptions(), writing))
+    stage.lane.start()
+    stage.block(b"one")
+    wait_for(stage.lane.idle, "the first block")
+    assert not stage.lane.gone
+    os.close(reading)
+    stage.block(b"two")
+    wait_for(lambda: stage.lane.gone, "gone")
+    stage.end(deadline_s=0.1)
     os.close(writing)
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 import orjson
 
-from hostagent.errors import TemporaryError
+from hostagent.errors import OutputGoneError, TemporaryError
 from hostagent.hookspecs import Wiring
 from hostagent.model import Delivery, Verdict
 
@@ -52,7 +52,7 @@ class StdoutOutput:
         try:
             _write_all(self._fd, body)
         except BrokenPipeError as error:
-            raise TemporaryError("standard output was closed by whoever read it; restart", GONE_DELAY_S) from error
+            raise OutputGoneError("standard output was closed by whoever read it; restart", GONE_DELAY_S) from error
         except OSError as error:
             raise TemporaryError(f"standard output can't be written: {error.strerror}") from error
         return ACKED
