@@ -92,6 +92,9 @@ class Ending:
                 return
         self._drained[tailed] = None
         self._registry.files.release(tailed)
+        # Whoever waited for this end gets no event for it, and may be a file that nobody writes to any more.
+        for waiting in [new for new in self._registry.all_files() if new.predecessor is tailed]:
+            self._turn(waiting, False)
 
     def _abandon(self, tailed: TailedFile) -> None:
         """The file was deleted while its descriptor was closed. All of it had been read, unless something said no."""

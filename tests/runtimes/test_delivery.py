@@ -142,6 +142,22 @@ def test_restarts_renames_and_pauses_under_load(docker_runtime: DockerEngine, tm
         assert names[-1] == "second-name"
 
 
+@NEEDS_DOCKER
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_docker_rotating_many_times_a_second(docker_runtime: DockerEngine, tmp_path: Path, driver: str) -> None:
+    lines = 100_000
+    script = f"n=0; while [ $n -lt {lines} ]; do seq $((n+1)) $((n+=1000)); usleep 10000; done"
+    with Collection.of(tmp_path, docker_url(docker_runtime)) as collection:
+        collection.agent.start()
+        collection.agent.wait_ready()
+        options = {"max-size": "500k", "max-file": "5", "compress": "false"}
+        container = docker_runtime.run(["sh", "-c", script], log_driver=driver, log_options=options)
+        docker_runtime.wait(container)
+        # Sooner than the slow scan that would find anything left lying.
+        wait_until(lambda: len(collection.messages(container)) >= lines, "every line", 30.0)
+        assert sorted(map(int, collection.messages(container))) == list(range(1, lines + 1))
+
+
 @NEEDS_CRI
 def test_pods_that_come_and_go_are_collected_and_tagged(cri_runtime: CriEngine, tmp_path: Path) -> None:
     with Collection.of(tmp_path, cri_url(cri_runtime), node_name="node-7") as collection:
