@@ -1,6 +1,6 @@
 """Why a path is collected, or why not: the steps from the configuration and the file itself to the answer.
 
-Serves `hostagent explain`, with or without a running agent. It looks at the path's metadata and opens nothing.
+Serves `hostagent explain`, without a running agent. It looks at the path's metadata and opens nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 
 from hostagent.config.checks import exclude_of, include_of
 from hostagent.config.model import Config
-from hostagent.observe.report import ExplainReport, FileReport
+from hostagent.observe.report import ExplainReport
 
 
 class Selects(Protocol):
@@ -25,9 +25,9 @@ class Selects(Protocol):
 Compile = Callable[[Iterable[str], Iterable[str]], Selects]
 
 
-def explain(path: str, config: Config, compile_selection: Compile, file: FileReport | None = None) -> ExplainReport:
-    """Go through the sources as the agent does; `file` is what the running agent knows about the path, if it runs."""
-    steps = [*about_file(path)]
+def explain(path: str, config: Config, compile_selection: Compile) -> ExplainReport:
+    """Go through the sources as the agent would."""
+    steps = about_file(path)
     readable = not steps or not steps[-1].startswith("not collected")
     chosen = ""
     for name, source in config.sources.items():
@@ -48,17 +48,8 @@ def explain(path: str, config: Config, compile_selection: Compile, file: FileRep
             chosen = name
             to = ", ".join(source.outputs)
             steps.append(f"source {name}: {matching[0]!r} matches; its lines go to {to}")
-    if file is not None:
-        chosen = file.source
-        at = ", ".join(f"{position.output} has acked up to byte {position.offset}" for position in file.positions)
-        steps.append(f"the agent reads it for source {file.source} ({file.state}){': ' + at if at else ''}")
-    return ExplainReport(
-        path=path,
-        collected=bool(chosen) and (readable or file is not None),
-        source=chosen,
-        steps=tuple(steps),
-        file=file,
-    )
+    collected = bool(chosen) and readable
+    return ExplainReport(path=path, collected=collected, source=chosen, steps=tuple(steps))
 
 
 def _listed(patterns: tuple[str, ...]) -> str:
