@@ -88,7 +88,7 @@ class Tailer(Protocol):
 
 
 class Framed(NamedTuple):
-    """Records cut out of bytes; `invalid` of them held bytes that are no text in the file's encoding.
+    """Records cut out of bytes.
 
     `starts[i]` is where reading must begin again to get record i and all after it, None where record i is simply line
     i. Records that lie across each other in the file can't be had apart: they share one start.
@@ -97,7 +97,6 @@ class Framed(NamedTuple):
     batches: list[Batch]
     consumed: int
     starts: list[int] | None = None
-    invalid: int = 0
 
 
 class Framing(Protocol):

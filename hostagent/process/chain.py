@@ -19,11 +19,12 @@ from hostagent.config.parts import Parts
 from hostagent.errors import ConfigError, ConfigProblem
 from hostagent.hookspecs import Framing, Parser, Processor, Wiring
 from hostagent.model import Batch, Processed, Scalar, Target
-from hostagent.process.charset import Charset, charset
+from hostagent.process.charset import Charset, Utf8, charset_of
 from hostagent.process.framing import joining
 from hostagent.process.framing.docker_local import DockerLocalFraming, FrameBreaks
 from hostagent.process.framing.raw import RawFraming
-from hostagent.process.lines import LineBreaks, Utf8Breaks
+from hostagent.process.lines import LineBreaks
+from hostagent.process.multiline import Multiline
 from hostagent.process.repair import InvalidUtf8, repair
 
 # Counted up whenever the same bytes under the same configuration come out as other records than before.
@@ -44,25 +45,29 @@ class Chain:
         self,
         *,
         framing: Framing,
+        multiline: Multiline | None = None,
         parser: Parser | None = None,
         processors: tuple[Processor, ...] = (),
         fields: Mapping[str, Scalar] | None = None,
         invalid_utf8: InvalidUtf8 = "replace",
         max_line_bytes: int = 1 << 20,
+        charset: Charset | None = None,
         breaks: LineBreaks | None = None,
         joins_lines: bool = True,
         flush_after_s: float | None = None,
         digest: str = "",
     ) -> None:
-        self._breaks = breaks or Utf8Breaks()
+        self._charset = charset or Utf8()
+        self._breaks = breaks or self._charset
         self._framing = framing
+        self._multiline = multiline
         self._parser = parser
         self._processors = processors
         self._fields = dict(fields or {})
         self._invalid_utf8 = invalid_utf8
         self._max_line_bytes = max_line_bytes
         self.flush_after_s = flush_after_s
-        self.reach_bytes = joining.reach_bytes(max_line_bytes)
+        self.reach_bytes = joining.reach_bytes(max_line_bytes) + (multiline.window_bytes if multiline else 0)
         self.joins_lines = joins_lines
         self.digest = digest
 
@@ -73,13 +78,23 @@ class Chain:
     def process(self, data: bytes, constants: Mapping[str, Scalar], *, final: bool) -> Processed:
         """Make batches of every record that has ended; with `final`, of everything there is."""
         framed = self._framing.frame(data, {**constants, **self._fields}, final=final, limit_bytes=self._max_line_bytes)
-        done = Processed(batches=[], consumed=framed.consumed, invalid_utf8=framed.invalid)
+        batches, valid = self._repaired(framed.batches)
+        framed = framed._replace(batches=batches)
+        if self._multiline is not None:
+            framed = self._multiline.group(framed, data, final=final)
+        done = Processed(batches=[], consumed=framed.consumed)
+        if not valid or not self._charset.verbatim:
+            done.invalid_utf8 = self._charset.invalid_lines(data[: framed.consumed])
         for batch in framed.batches:
-            valid, invalid = repair(batch, self._invalid_utf8)
-            done.invalid_utf8 += invalid
-            for part in valid:
-                self._finish(part, done)
+            self._finish(batch, done)
         return done
+
+    def _repaired(self, batches: list[Batch]) -> tuple[list[Batch], bool]:
+        """The batches as valid UTF-8, and whether they were already."""
+        repairs = [repair(batch, self._invalid_utf8) for batch in batches]
+        if not any(repairs):
+            return batches, True
+        return [one for batch, made in zip(batches, repairs, strict=True) for one in made or [batch]], False
 
     def _finish(self, batch: Batch, done: Processed) -> None:
         batches = [batch]
@@ -97,26 +112,29 @@ def build_chain(source: SourceConfig, parts: Parts, wiring: Wiring, target: Targ
     ConfigError names everything in the declaration that can't be used.
     """
     source = declared(source, parts, target)
-    found = _charset(source)
-    breaks: LineBreaks = found
-    framing: Framing = RawFraming(found)
-    if found.verbatim:
+    charset = _charset(source)
+    framing: Framing = RawFraming(charset)
+    if charset.verbatim:
         framing = parts.framings[source.format.type].build(source.format.options, wiring)
-    if isinstance(framing, DockerLocalFraming):
-        breaks = FrameBreaks()
+    breaks: LineBreaks = FrameBreaks() if isinstance(framing, DockerLocalFraming) else charset
     parser = parts.parsers[source.parse.type].build(source.parse.options, wiring) if source.parse else None
     processors = tuple(parts.processors[part.type].build(part.options, wiring) for part in source.processors)
-    joins_lines = source.format.type != "raw"
+    multiline = _multiline(source.multiline, f"source {source.name}") if source.multiline else None
+    flush_after_s = None if source.format.type == "raw" else PARTS_FLUSH_AFTER_S
+    if source.multiline is not None:
+        flush_after_s = source.multiline.flush_after_s
     return Chain(
         framing=framing,
+        multiline=multiline,
         parser=parser,
         processors=processors,
         fields=source.fields,
         invalid_utf8=source.invalid_utf8,
         max_line_bytes=source.max_line_bytes,
+        charset=charset,
         breaks=breaks,
-        joins_lines=joins_lines,
-        flush_after_s=PARTS_FLUSH_AFTER_S if joins_lines else None,
+        joins_lines=flush_after_s is not None,
+        flush_after_s=flush_after_s,
         digest=digest_of(source),
     )
 
@@ -157,10 +175,17 @@ def _described(part: PartConfig | None) -> tuple[str, msgspec.Struct] | None:
 def _charset(source: SourceConfig) -> Charset:
     place = f"source {source.name}"
     try:
-        found = charset(source.encoding)
+        found = charset_of(source.encoding)
     except ValueError as error:
         raise ConfigError([ConfigProblem(place, 0, 0, f"encoding: {error}")]) from None
     if not found.verbatim and source.format.type not in ("raw", "auto"):
         message = f"encoding: files in {source.encoding!r} can't have the format {source.format.type!r}, which is UTF-8"
         raise ConfigError([ConfigProblem(place, 0, 0, message, "leave out `encoding`, or use `format: raw`")])
     return found
+
+
+def _multiline(config: MultilineConfig, place: str) -> Multiline:
+    try:
+        return Multiline(config)
+    except ValueError as error:
+        raise ConfigError([ConfigProblem(place, 0, 0, f"multiline: {error}")]) from None

@@ -7,10 +7,12 @@ that are no text never stop anything: they are replaced and counted.
 from __future__ import annotations
 
 import codecs
+import re
 from typing import Protocol
 
 from hostagent.process.lines import LineBreaks, Utf8Breaks, unfinished_bytes
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 WIDE = {"utf-16-le": b"\n\0", "utf-16-be": b"\0\n"}
 # Every byte below 128 stands for itself; a trail byte of a multi-byte character is never a line feed. Stateful
 # encodings (ISO-2022, HZ, UTF-7) can't be read from the middle of a file and are left out on purpose.
@@ -44,8 +46,11 @@ class Charset(LineBreaks, Protocol):
     def first_line_end(self, data: bytes, start: int, stop: int) -> int:
         """Offset behind the first line break that lies wholly in [start, stop); 0 when there is none."""
 
-    def decode(self, data: bytes) -> tuple[bytes, int]:
-        """Whole lines as UTF-8, and the number of lines with bytes that are no text in this encoding."""
+    def decode(self, data: bytes) -> bytes:
+        """Whole lines as UTF-8."""
+
+    def invalid_lines(self, data: bytes) -> int:
+        """How many of these whole lines hold bytes that are no text in this encoding."""
 
 
 class Utf8(Utf8Breaks):
@@ -53,11 +58,18 @@ class Utf8(Utf8Breaks):
 
     verbatim = True
 
+    def __init__(self, encoding: str = "utf-8") -> None:
+        super().__init__(encoding)
+        self._encoding = encoding
+
     def first_line_end(self, data: bytes, start: int, stop: int) -> int:
         return data.find(b"\n", start, stop) + 1
 
-    def decode(self, data: bytes) -> tuple[bytes, int]:
-        return data, 0
+    def decode(self, data: bytes) -> bytes:
+        return data
+
+    def invalid_lines(self, data: bytes) -> int:
+        return sum(not is_text(line, self._encoding) for line in data.split(b"\n"))
 
 
 class AsciiSuperset(Utf8):
@@ -65,24 +77,12 @@ class AsciiSuperset(Utf8):
 
     verbatim = False
 
-    def __init__(self, encoding: str) -> None:
-        super().__init__(encoding)
-        self._encoding = encoding
-
-    def decode(self, data: bytes) -> tuple[bytes, int]:
-        if data.isascii():
-            return data, 0
+    def decode(self, data: bytes) -> bytes:
         try:
-            return data.decode(self._encoding).encode(), 0
+            return data.decode(self._encoding).encode()
         except UnicodeDecodeError:
-            lines, bad = [], 0
-            for line in data.split(b"\n"):
-                try:
-                    lines.append(line.decode(self._encoding))
-                except UnicodeDecodeError:
-                    lines.append(line.decode(self._encoding, "replace"))
-                    bad += 1
-            return "\n".join(lines).encode(), bad
+            # Line by line: a lead byte at the end of a line must not take the line feed for its trail byte.
+            return "\n".join([line.decode(self._encoding, "replace") for line in data.split(b"\n")]).encode()
 
 
 class Utf16:
@@ -109,18 +109,20 @@ class Utf16:
     def whole_characters(self, data: bytes) -> int:
         return len(data) - unfinished_bytes(codecs.getincrementaldecoder(self._encoding)("replace"), data)
 
-    def decode(self, data: bytes) -> tuple[bytes, int]:
-        try:
-            text, bad = data.decode(self._encoding), 0
-        except UnicodeDecodeError:
-            text = data.decode(self._encoding, "replace")
-            # A lone surrogate costs its line; counting the lines that show a replacement may count one that was there.
-            bad = sum("\ufffd" in line for line in text.split("\n"))
+    def decode(self, data: bytes) -> bytes:
+        text = data.decode(self._encoding, "replace")
         # Files joined from several carry a byte order mark at the start of a line, where it is no part of the text.
-        return text.replace("\n\ufeff", "\n").removeprefix("\ufeff").encode(), bad
+        return text.replace("\n\ufeff", "\n").removeprefix("\ufeff").encode()
+
+    def invalid_lines(self, data: bytes) -> int:
+        if is_text(data, self._encoding):
+            return 0
+        # An odd byte at the end is the one other thing that can be wrong with UTF-16.
+        lines = data[: len(data) & ~1].decode(self._encoding, "surrogatepass").split("\n")
+        return sum(_LONE_SURROGATE.search(line) is not None for line in lines) or 1
 
 
-def charset(encoding: str) -> Charset:
+def charset_of(encoding: str) -> Charset:
     """The charset of that name; ValueError with what to write instead when there is none."""
     try:
         name = codecs.lookup(encoding).name
@@ -146,12 +148,15 @@ def repaired(data: bytes) -> bytes:
     return data.decode("utf-8", "replace").encode()
 
 
-def is_utf8(data: bytes) -> bool:
-    """Whether the bytes are valid UTF-8."""
-    if data.isascii():
-        return True
+def is_text(data: bytes, encoding: str = "utf-8") -> bool:
+    """Whether all of these bytes are text in that encoding."""
     try:
-        data.decode()
+        data.decode(encoding)
     except UnicodeDecodeError:
         return False
     return True
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether the bytes are valid UTF-8."""
+    return data.isascii() or is_text(data)

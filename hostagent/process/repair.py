@@ -1,7 +1,7 @@
-"""Records whose bytes are no UTF-8: replaced or carried as base64, counted, never a reason to stop.
+"""Records whose bytes are no UTF-8: replaced or carried as base64, never a reason to stop.
 
-Runs after framing and multiline, when it is known which bytes make one record. A chunk that is plain ASCII or valid
-passes with one look at the whole of it.
+Runs after framing, when it is known which bytes make one record. A chunk that is plain ASCII or valid passes with one
+look at the whole of it.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from hostagent.process.text import raw_rows_of
 InvalidUtf8 = Literal["replace", "base64"]
 
 
-def repair(batch: Batch, how: InvalidUtf8) -> tuple[list[Batch], int]:
-    """Valid batches in this one's place, in order, and how many records were not valid."""
+def repair(batch: Batch, how: InvalidUtf8) -> list[Batch] | None:
+    """Valid batches in this one's place, with the same records in the same order; None when it is valid."""
     if batch.text is not None:
         if is_utf8(batch.text.data):
-            return [batch], 0
+            return None
     elif batch.values is None or all(is_utf8(b"".join(row)) for row in batch.values):
-        return [batch], 0
+        return None
+    escaped = batch.text is not None and batch.text.escaped
     names, rows = raw_rows_of(batch)
-    invalid = sum(not is_utf8(b"".join(row)) for row in rows)
-    if how == "base64" and "message" in names and not (batch.text and batch.text.escaped):
-        return _carried(batch, names, rows), invalid
+    if how == "base64" and "message" in names and not escaped:
+        return _carried(batch, names, rows)
     if batch.text is not None:
         text = msgspec.structs.replace(batch.text, data=repaired(batch.text.data))
-        return [msgspec.structs.replace(batch, text=text)], invalid
-    values = [tuple(repaired(value) for value in row) for row in rows]
-    return [msgspec.structs.replace(batch, values=values)], invalid
+        return [msgspec.structs.replace(batch, text=text)]
+    values = [tuple(map(repaired, row)) for row in rows]
+    return [msgspec.structs.replace(batch, values=values)]
 
 
 def _carried(batch: Batch, names: tuple[str, ...], rows: list[tuple[bytes, ...]]) -> list[Batch]:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostagent.process.chain import Chain
-from hostagent.process.charset import charset
+from hostagent.process.charset import charset_of
 from hostagent.process.framing.raw import RawFraming
 from tests.process.reading import assert_cuts_do_not_show, bare, whole
 
@@ -28,7 +28,7 @@ stops = st.lists(st.integers(0, 120), max_size=6)
 
 
 def raw(encoding: str = "utf-8", max_line_bytes: int = 1 << 20) -> Chain:
-    return Chain(framing=RawFraming(charset(encoding)), max_line_bytes=max_line_bytes)
+    return Chain(framing=RawFraming(charset_of(encoding)), charset=charset_of(encoding), max_line_bytes=max_line_bytes)
 
 
 def messages(chain: Chain, data: bytes) -> list[str]:
@@ -110,4 +110,4 @@ def test_byte_order_marks_are_no_part_of_the_text() -> None:
 @pytest.mark.parametrize("name", ["utf-16", "utf-7", "iso2022_jp", "hz", "no-such", "rot13"])
 def test_an_encoding_that_cannot_be_read_is_refused_with_what_can(name: str) -> None:
     with pytest.raises(ValueError, match="utf-16-le"):
-        charset(name)
+        charset_of(name)

@@ -33,15 +33,14 @@ class RawFraming:
         stretches = cut(data, self._charset, final=final, limit_bytes=limit_bytes)
         if not stretches:
             return Framed([], 0)
-        batches, invalid = [], 0
-        for stretch in stretches:
-            text, bad = self._charset.decode(data[stretch.start : stretch.end])
-            batches.append(line_batch(text, partial_mark(constants) if stretch.piece else constants))
-            invalid += bad
+        batches = [
+            line_batch(self._charset.decode(data[start:end]), partial_mark(constants) if piece else constants)
+            for start, end, piece in stretches
+        ]
         starts = None
         if not self._charset.verbatim or any(stretch.piece for stretch in stretches):
             starts = [start for stretch in stretches for start in self._starts(data, stretch)]
-        return Framed(batches, stretches[-1].end, starts, invalid)
+        return Framed(batches, stretches[-1].end, starts)
 
     def _starts(self, data: bytes, stretch: Stretch) -> list[int]:
         starts = [stretch.start]
