@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hostagent.hookspecs import Component, Encoder, Framing, hookimpl
+from hostagent.hookspecs import Component, Encoder, Framing, Parser, hookimpl
 from hostagent.process.framing.auto import AutoFraming, AutoOptions
 from hostagent.process.framing.cri import CriFraming, CriOptions
 from hostagent.process.framing.docker_json import DockerJsonFraming, DockerJsonOptions
 from hostagent.process.framing.docker_local import DockerLocalFraming, DockerLocalOptions
 from hostagent.process.framing.raw import RawFraming, RawOptions
 from hostagent.process.ndjson import NdjsonEncoder, NdjsonOptions
+from hostagent.process.regex import RegexOptions, RegexParser
 
 
 @hookimpl
@@ -27,6 +28,12 @@ def hostagent_register_framings() -> Mapping[str, Component[Framing]]:
         "cri": Component(CriOptions, lambda _options, _wiring: CriFraming()),
         "auto": Component(AutoOptions, lambda _options, _wiring: AutoFraming()),
     }
+
+
+@hookimpl
+def hostagent_register_parsers() -> Mapping[str, Component[Parser]]:
+    """Parsers: regex."""
+    return {"regex": Component(RegexOptions, lambda options, _wiring: RegexParser(options))}
 
 
 @hookimpl

@@ -89,5 +89,5 @@ def _breaks_between_records(config: MultilineConfig) -> Compiled | None:
         looks.append((look if not config.negate else {"=": "!", "!": "="}[look], confined))
     if len({confined.flags for _, confined in looks}) != 1:
         return None
-    found = "|".join(f"(?{look}{confined.source})" for look, confined in looks)
+    found = "|".join(f"(?{look}{confined.each_line})" for look, confined in looks)
     return compile_pattern(rf"\n(?:{found})", looks[0][1].flags)

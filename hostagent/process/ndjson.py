@@ -1,13 +1,13 @@
 """The `ndjson` encoder: one JSON object per record and line.
 
 Last stage before a block. Constants come first and are written once, into what stands between two rows; then the
-columns. A Text goes to the wire by replacing its separators, values by one template for all rows, and only materialised
+columns. A Text goes to the wire by replacing its separators, values by one join over all rows, and only materialised
 records are encoded one by one. All three ways give the same bytes for the same record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from itertools import chain
 from typing import Any
 
@@ -54,25 +54,30 @@ def encode_text(text: Text, constants: Mapping[str, Scalar]) -> Encoded:
     if any(sep in filling for index, sep in enumerate(text.seps) for filling in fillings[:index]):
         split = raw_columns(text)
         escaped = split if text.escaped else [escape_all(values) for values in split]
-        return _fill_template(text.names, zip(*escaped, strict=True), constants, len(split[0]))
+        return _interleave(text.names, list(chain.from_iterable(zip(*escaped, strict=True))), constants)
     body, rows = (fill if text.escaped else rewrite)(text.data, text.seps, fillings)
     return Encoded(b"".join((opening, memoryview(body)[: -len(opening)])), rows)
 
 
 def encode_values(names: tuple[str, ...], values: list[tuple[bytes, ...]], constants: Mapping[str, Scalar]) -> Encoded:
-    """A table of values: all of them escaped together, then one template for every row."""
-    flat = list(chain.from_iterable(values))
-    escaped = escape_all(flat)
-    rows = values if escaped is flat else zip(*[iter(escaped)] * len(names), strict=True)
-    return _fill_template(names, rows, constants, len(values))
+    """A table of values: all of them escaped together, then laid between the pieces of an object."""
+    return _interleave(names, escape_all(list(chain.from_iterable(values))), constants)
 
 
-def _fill_template(
-    names: tuple[str, ...], rows: Iterable[tuple[bytes, ...]], constants: Mapping[str, Scalar], count: int
-) -> Encoded:
-    pieces = [piece.replace(b"%", b"%%") for piece in openings(names, constants)]
-    template = b"%s".join((*pieces, CLOSING))
-    return Encoded(b"".join(map(template.__mod__, rows)), count)
+def _interleave(names: tuple[str, ...], values: list[bytes], constants: Mapping[str, Scalar]) -> Encoded:
+    """Row after row of escaped values, each behind what is written before it."""
+    if not values:
+        return Encoded(b"", 0)
+    rows = len(values) // len(names)
+    opening, *between = openings(names, constants)
+    pieces = [CLOSING + opening, b""]
+    for piece in between:
+        pieces += [piece, b""]
+    pieces *= rows
+    pieces[1::2] = values
+    pieces[0] = opening
+    pieces.append(CLOSING)
+    return Encoded(b"".join(pieces), rows)
 
 
 def encode_records(records: list[dict[str, Any]], constants: Mapping[str, Scalar]) -> Encoded:

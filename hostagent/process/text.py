@@ -36,10 +36,10 @@ def absent_byte(data: bytes) -> bytes | None:
     return next((byte for byte in RARE if byte not in data), None)
 
 
-def absent_bytes(data: bytes) -> tuple[bytes, bytes] | None:
-    """Two of them."""
-    free = list(islice((byte for byte in RARE if byte not in data), 2))
-    return (free[0], free[1]) if len(free) == 2 else None
+def absent_bytes(data: bytes, count: int) -> list[bytes] | None:
+    """So many of them; None when there are not as many."""
+    free = list(islice((byte for byte in RARE if byte not in data), count))
+    return free if len(free) == count else None
 
 
 def columns(text: Text) -> dict[str, list[bytes]]:
@@ -87,6 +87,14 @@ def unescape_all(values: list[bytes]) -> list[bytes]:
     if not any(b"\\" in value for value in values):
         return values
     return [text.encode() for text in orjson.loads(b'["' + b'","'.join(values) + b'"]')]
+
+
+def columns_of(batch: Batch) -> dict[str, list[bytes]]:
+    """Each column's values, unescaped, of a batch that holds text or values."""
+    if batch.text is not None:
+        return columns(batch.text)
+    values = batch.values or []
+    return {name: [row[index] for row in values] for index, name in enumerate(batch.names)}
 
 
 def rows_of(batch: Batch) -> tuple[tuple[str, ...], list[tuple[bytes, ...]]]:

@@ -25,6 +25,9 @@ PATTERNS = [
     r"(?>a|ab)c|x++",
     r"[\x00-\x1f]",
     r"[^a\n\t-\r]+",
+    r"^(?:(?P<a>[^\"]*+)$|(?P<b>.*))",
+    r"^(?P<word>\w+)\s+?$|^(?P<no>\W*)",
+    r"^(?P<x>[^c]+?)(?P<y>\s*)(?P<z>[^A-Z]*)$",
     r"(?x) ^ a  # a comment",
     r"^(a|b\s)*(?P<end>c)",
     r"(?P<dash>[-\]^]){2,3}",
@@ -49,16 +52,22 @@ def found_in_each(pattern: str, lines: list[str]) -> list[tuple[str | None, ...]
     return [groups(found) for one in lines if (found := compiled.search(one))]
 
 
-def found_in_chunk(pattern: str, lines: list[str]) -> list[tuple[str | None, ...]]:
-    confined = confine(pattern)
-    assert confined is not None
-    return [groups(found) for found in re.compile(*confined).finditer("\n".join(lines))]
+def found_in_chunk(pattern: str, flags: int, lines: list[str]) -> list[tuple[str | None, ...]]:
+    return [groups(found) for found in re.compile(pattern, flags).finditer("\n".join(lines))]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @given(st.lists(line, min_size=1, max_size=5))
 def test_one_pass_over_a_chunk_finds_what_each_line_holds(pattern: str, lines: list[str]) -> None:
-    assert found_in_chunk(pattern, lines) == found_in_each(pattern, lines)
+    confined = confine(pattern)
+    assert confined is not None
+    expected = found_in_each(pattern, lines)
+    assert found_in_chunk(confined.each_line, confined.flags, lines) == expected
+    quickly = found_in_chunk(confined.quick, confined.flags, lines)
+    assert len(quickly) != len(lines) or quickly == expected
+    if not set("".join(lines)) & set("\t\v\f\r"):
+        quickly = found_in_chunk(confined.blank_only, confined.flags, lines)
+        assert len(quickly) != len(lines) or quickly == expected
 
 
 @pytest.mark.parametrize("pattern", [r"a\nb", r"\B", r"(?-i:a)", r"[\n]", r"[\Da]", r"(?u:\w)"])

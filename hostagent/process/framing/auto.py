@@ -14,10 +14,11 @@ import msgspec
 
 from hostagent.hookspecs import Framed, Framing
 from hostagent.model import Scalar
-from hostagent.process.framing.cri import TIME, CriFraming
+from hostagent.process.framing.cri import CriFraming
 from hostagent.process.framing.docker_json import DockerJsonFraming
 from hostagent.process.framing.raw import RawFraming
 
+TIME = rb"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?(?:Z|[+-][0-9]{2}:[0-9]{2})"
 _CRI = re.compile(rb"%s std(?:out|err) [PF](?::[^ \n]*)? " % TIME)
 _DOCKER = re.compile(
     rb'\{"log":"(?:[^"\\\n]++|\\[^\n])*+","stream":"std(?:out|err)",(?:"attrs":\{[^\n]*\},)?"time":"%s"\}(?:\n|\Z)'

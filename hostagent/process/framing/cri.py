@@ -21,9 +21,10 @@ from hostagent.process.text import absent_bytes
 
 COLUMNS = ("time", "stream", "message")
 # RFC 3339 with nanoseconds whose trailing zeros are trimmed: 20 to 35 characters.
-TIME = rb"[0-9]{4}-[0-9T:.Z+-]{15,30}"
+TIME = rb"[0-9]{4}-[^ \n]{15,30}"
 _HEAD = re.compile(rb"%s std(?:out|err) F " % TIME)
-_NEXT_HEADS = re.compile(rb"\n%s std(?:out|err) F " % TIME)
+# The engine is faster with a set of one character. Running over a line break would cost it a header, which shows.
+_NEXT_HEADS = re.compile(rb"\n[0-9]{4}-[^ ]{15,30} std(?:out|err) F ")
 # Further tags may follow the first one behind colons.
 _LINE = re.compile(rb"(%s) (stdout|stderr) ([PF])(?::[^ \n]*)? (.*)" % TIME, re.DOTALL)
 
@@ -52,14 +53,17 @@ class CriFraming:
 
 def whole_lines(lines: bytes, constants: Mapping[str, Scalar]) -> Batch | None:
     """Whole lines as a Text; None when some line is anything else."""
-    if _HEAD.match(lines) is None or (marks := absent_bytes(lines)) is None:
+    if _HEAD.match(lines) is None or (marks := absent_bytes(lines, 3)) is None:
         return None
     rows = lines.count(b"\n")
     if len(_NEXT_HEADS.findall(lines)) != rows - 1:
         return None
-    before, after = marks
-    marked = lines.replace(b" stdout F ", b"%bstdout%b" % marks).replace(b" stderr F ", b"%bstderr%b" % marks)
-    # Each replacement took two bytes. One header at the start of each line and as many as lines: none within a text.
+    before, after, spare = marks
+    # Two searches instead of four: only where the length changes must `replace` count before it copies.
+    filled = lines.replace(b" stdout F ", before + b"stdout" + after + spare + spare)
+    filled = filled.replace(b" stderr F ", before + b"stderr" + after + spare + spare)
+    marked = filled.replace(spare, b"")
+    # One header at the start of each line and as many as lines: none within a text.
     if len(lines) - len(marked) != 2 * rows:
         return None
     return Batch(rows=rows, constants=constants, text=Text(COLUMNS, marked, (before, after, b"\n")))

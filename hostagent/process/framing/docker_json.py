@@ -21,6 +21,7 @@ from hostagent.process.lines import Stretch, Utf8Breaks, cut
 
 COLUMNS = ("message", "stream", "time")
 _OPENING = b'{"log":"'
+_STREAMS = tuple(b'\\n","stream":"%s","time":"' % stream for stream in (b"stdout", b"stderr"))
 _SYNTAX = (b'\\n","stream":"', b'","time":"', b'"}\n' + _OPENING)
 # What surrounds the text (with its quotes), the stream and the time (without).
 _SYNTAX_BYTES = len(b'{"log":,"stream":"","time":""}\n')
@@ -60,8 +61,8 @@ def one_shape(lines: bytes, constants: Mapping[str, Scalar]) -> Batch | None:
     r"""Lines that each have a line feed and nothing but the three keys, as a Text; None when some line is different.
 
     Decoding proves that every line is JSON with the keys. Only if nothing else stands in any line do they add up to the
-    length of the chunk, and then each bit of syntax can be in a line but once. A backslash before the escape `\n`
-    would make it the letter n.
+    length of the chunk; then each key is in a line but once, and the stream and the time follow the text if they follow
+    a line feed. A backslash before the escape `\n` would make it the letter n.
     """
     try:
         entries = _entry.decode_lines(lines)
@@ -72,8 +73,7 @@ def one_shape(lines: bytes, constants: Mapping[str, Scalar]) -> Batch | None:
     if (
         not entries
         or content_bytes + rows * _SYNTAX_BYTES != len(lines)
-        or lines.count(_SYNTAX[0]) != rows
-        or lines.count(_SYNTAX[1]) != rows
+        or sum(map(lines.count, _STREAMS)) != rows
         or b"\\" + _SYNTAX[0] in lines
     ):
         return None

@@ -1,0 +1,85 @@
+"""A pattern with groups, run over many lines in few calls.
+
+The regex parser's engine room. The quick form of the pattern is tried slice by slice, so that a line it doesn't match
+can lead it astray for a slice at most; where its matches don't come out as one for each line, a form that takes every
+line, matching or not, goes over the slice again. After a few such slices only that form is used.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, AnyStr, Generic, NamedTuple
+
+from hostagent.process.confine import Confined
+from hostagent.process.patterns import compile_pattern
+
+SLICE_LENGTH = 16 * 1024
+PATIENCE = 4
+# What `\s` is besides the blank and the line feed.
+SPACES = "\t\v\f\r"
+
+
+class Forms(NamedTuple, Generic[AnyStr]):
+    """The forms of a confined pattern, and what lines end and are blank with."""
+
+    quick: re.Pattern[AnyStr]
+    blank_only: re.Pattern[AnyStr]
+    every_line: re.Pattern[AnyStr]
+    line_feed: AnyStr
+    spaces: tuple[AnyStr, ...]
+
+
+class Scan(Generic[AnyStr]):
+    """Finds the groups `wanted` (numbers, ascending) in every line."""
+
+    def __init__(self, forms: Forms[AnyStr], wanted: list[int]) -> None:
+        self._forms: Forms[AnyStr] = forms
+        self._groups = forms.quick.groups
+        self._wanted = wanted
+
+    def rows(self, lines: AnyStr) -> list[tuple[AnyStr, ...] | None]:
+        """The wanted groups of each line, None for a line in which the pattern is not found."""
+        quick, blank_only, _, line_feed, spaces = self._forms
+        if not any(space in lines for space in spaces):
+            quick = blank_only
+        rows: list[tuple[AnyStr, ...] | None] = []
+        patience = PATIENCE
+        start = 0
+        while start < len(lines):
+            end = lines.find(line_feed, min(start + SLICE_LENGTH, len(lines) - 1)) + 1
+            count = lines.count(line_feed, start, end)
+            found = quick.findall(lines, start, end - 1) if patience else []
+            if len(found) == count:
+                rows += self._picked(found)
+            else:
+                patience -= patience > 0
+                rows += self._line_by_line(lines, start, end)
+            start = end
+        return rows
+
+    def _line_by_line(self, lines: AnyStr, start: int, end: int) -> list[tuple[AnyStr, ...] | None]:
+        found = self._forms.every_line.findall(lines, start, end)
+        groups = self._picked([row[:-1] for row in found])
+        return [None if row[-1] else group for row, group in zip(found, groups, strict=True)]
+
+    def _picked(self, found: list[Any]) -> list[tuple[AnyStr, ...]]:
+        """`findall` gives bare groups where a pattern has one, and all groups where only some were asked for."""
+        if self._groups == 1:
+            return [row if isinstance(row, tuple) else (row,) for row in found]
+        if self._groups == len(self._wanted):
+            return found
+        return [tuple([row[number - 1] for number in self._wanted]) for row in found]
+
+
+def scans(confined: Confined, wanted: list[int]) -> tuple[Scan[str], Scan[bytes] | None]:
+    """A scan for characters, and one for bytes where the pattern can be written with them."""
+    # Every match takes a whole line: none is empty, and the last group is so only where the pattern was found.
+    every_line = rf"{confined.each_line}.*\n|^(.*\n)"
+    sources = (confined.quick, confined.blank_only, every_line)
+    compiled = [compile_pattern(source, confined.flags) for source in sources]
+    quick, blank_only, lines = (pattern.chars for pattern in compiled)
+    chars = Scan(Forms(quick, blank_only, lines, "\n", tuple(SPACES)), wanted)
+    octets = [pattern.octets for pattern in compiled if pattern.octets is not None]
+    if len(octets) < len(compiled):
+        return chars, None
+    return chars, Scan(Forms(octets[0], octets[1], octets[2], b"\n", tuple(space.encode() for space in SPACES)), wanted)
