@@ -17,7 +17,7 @@ from hostagent.config.load import read_part, read_section
 from hostagent.config.model import MultilineConfig, PartConfig, SourceConfig
 from hostagent.config.parts import Parts
 from hostagent.errors import ConfigError, ConfigProblem
-from hostagent.hookspecs import Framing, Parser, Processor, Wiring
+from hostagent.hookspecs import Framed, Framing, Parser, Processor, Wiring
 from hostagent.model import Batch, Processed, Scalar, Target
 from hostagent.process.charset import Charset, Utf8, charset_of
 from hostagent.process.framing import joining
@@ -77,24 +77,29 @@ class Chain:
 
     def process(self, data: bytes, constants: Mapping[str, Scalar], *, final: bool) -> Processed:
         """Make batches of every record that has ended; with `final`, of everything there is."""
-        framed = self._framing.frame(data, {**constants, **self._fields}, final=final, limit_bytes=self._max_line_bytes)
-        batches, valid = self._repaired(framed.batches)
-        framed = framed._replace(batches=batches)
+        constants = {**constants, **self._fields}
+        framed, invalid = self._framed(data, constants, final=final)
         if self._multiline is not None:
-            framed = self._multiline.group(framed, data, final=final)
-        done = Processed(batches=[], consumed=framed.consumed)
-        if not valid or not self._charset.verbatim:
-            done.invalid_utf8 = self._charset.invalid_lines(data[: framed.consumed])
+            grouped = self._multiline.group(framed, data, final=final)
+            if invalid and grouped.consumed < framed.consumed:
+                invalid = self._framed(data[: grouped.consumed], constants, final=True)[1]
+            framed = grouped
+        if not self._charset.verbatim:
+            invalid = self._charset.invalid_lines(data[: framed.consumed])
+        done = Processed(batches=[], consumed=framed.consumed, invalid_utf8=invalid)
         for batch in framed.batches:
             self._finish(batch, done)
         return done
 
-    def _repaired(self, batches: list[Batch]) -> tuple[list[Batch], bool]:
-        """The batches as valid UTF-8, and whether they were already."""
-        repairs = [repair(batch, self._invalid_utf8) for batch in batches]
-        if not any(repairs):
-            return batches, True
-        return [one for batch, made in zip(batches, repairs, strict=True) for one in made or [batch]], False
+    def _framed(self, data: bytes, constants: Mapping[str, Scalar], *, final: bool) -> tuple[Framed, int]:
+        """The records in valid UTF-8, and how many were not."""
+        framed = self._framing.frame(data, constants, final=final, limit_bytes=self._max_line_bytes)
+        batches, invalid = [], 0
+        for batch in framed.batches:
+            repaired, count = repair(batch, self._invalid_utf8)
+            batches += repaired
+            invalid += count
+        return framed._replace(batches=batches), invalid
 
     def _finish(self, batch: Batch, done: Processed) -> None:
         batches = [batch]

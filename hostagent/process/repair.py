@@ -19,22 +19,27 @@ from hostagent.process.text import raw_rows_of
 InvalidUtf8 = Literal["replace", "base64"]
 
 
-def repair(batch: Batch, how: InvalidUtf8) -> list[Batch] | None:
-    """Valid batches in this one's place, with the same records in the same order; None when it is valid."""
+def repair(batch: Batch, how: InvalidUtf8) -> tuple[list[Batch], int]:
+    """Valid batches in this one's place, with the same records in the same order, and how many were not valid."""
     if batch.text is not None:
         if is_utf8(batch.text.data):
-            return None
-    elif batch.values is None or all(is_utf8(b"".join(row)) for row in batch.values):
-        return None
-    escaped = batch.text is not None and batch.text.escaped
+            return [batch], 0
+    elif batch.values is None or all(map(_is_valid, batch.values)):
+        return [batch], 0
     names, rows = raw_rows_of(batch)
+    invalid = len(rows) - sum(map(_is_valid, rows))
+    escaped = batch.text is not None and batch.text.escaped
     if how == "base64" and "message" in names and not escaped:
-        return _carried(batch, names, rows)
+        return _carried(batch, names, rows), invalid
     if batch.text is not None:
         text = msgspec.structs.replace(batch.text, data=repaired(batch.text.data))
-        return [msgspec.structs.replace(batch, text=text)]
+        return [msgspec.structs.replace(batch, text=text)], invalid
     values = [tuple(map(repaired, row)) for row in rows]
-    return [msgspec.structs.replace(batch, values=values)]
+    return [msgspec.structs.replace(batch, values=values)], invalid
+
+
+def _is_valid(row: tuple[bytes, ...]) -> bool:
+    return is_utf8(b"\0".join(row))  # a character must not be put together from two values
 
 
 def _carried(batch: Batch, names: tuple[str, ...], rows: list[tuple[bytes, ...]]) -> list[Batch]:

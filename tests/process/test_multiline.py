@@ -155,6 +155,13 @@ def test_what_never_ends_is_taken_at_the_chains_reach() -> None:
     assert done.consumed > 0
 
 
+def test_invalid_bytes_are_counted_when_their_record_is_taken() -> None:
+    one = chain({"start": "^A"})
+    data = b"A\xff\n \xff\nA\xff\n"
+    assert one.process(data, CONSTANTS, final=False).invalid_utf8 == 2
+    assert one.process(data, CONSTANTS, final=True).invalid_utf8 == 3
+
+
 def test_pieces_of_a_long_line_stand_alone() -> None:
     records = bare(whole(chain({"start": "^A"}, max_line_bytes=8), b"A\n b\n0123456789abcdef\n c\n").batches)
     assert [(one["message"], one.get("partial")) for one in records] == [
