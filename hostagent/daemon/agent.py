@@ -16,6 +16,7 @@ from hostagent.config.checks import config_notices
 from hostagent.config.listen import parse_listen
 from hostagent.config.parts import Parts
 from hostagent.daemon.finding import Finding
+from hostagent.daemon.memory import Memory
 from hostagent.daemon.reloading import Reloading
 from hostagent.daemon.reports import Reports
 from hostagent.daemon.wiring import Assembly, Callbacks, load_checked
@@ -74,6 +75,7 @@ class Daemon:
         self._wake = threading.Event()
         self._reload_asked = False
         self._failure = ""
+        self._memory = Memory()
         self._upkeep_at_s = 0.0
         config = assembly.config
         ignore_lease_signal()
@@ -250,6 +252,7 @@ class Daemon:
         if now_s < self._upkeep_at_s:
             return
         self._upkeep_at_s = now_s + UPKEEP_S
+        self._memory.give_back()
         try:
             self.checkpoint.maintain()
             self.checkpoint.forget_files(self._clock.wall_ns() - FORGET_AFTER_NS)
