@@ -107,4 +107,4 @@ class ContainerRuntime(Protocol):
 
 def environment(entries: Iterable[str]) -> dict[str, str]:
     """`NAME=value` entries as a mapping; where a name comes twice, the last one counts."""
-    return {name: value for name, found, value in (entry.partition("=") for entry in entries) if found}
+    return {name: value for name, found, value in (entry.partition("=") for entry in entries) if found and name}

@@ -51,7 +51,11 @@ class DockerSession:
         self._api = DockerApi(socket_path)
         self._clock = clock
         self._host_root = host_root
-        self._root = self._api.info().docker_root_dir
+        try:
+            self._root = self._api.info().docker_root_dir
+        except BaseException:
+            self._api.close()
+            raise
         self._keeps_cache = self._api.engine >= KEEPS_CACHE
         # Sandboxes never change; two threads that ask for one at the same time get the same answer.
         self._sandboxes: dict[str, Inspected | None] = {}

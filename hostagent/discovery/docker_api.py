@@ -161,9 +161,13 @@ class DockerApi:
         self._busy: set[UnixConnection] = set()
         self._closed = False
         self._prefix = ""
-        version = self._version()
-        self.engine = _leading_numbers(version.version)
-        self._prefix = "/v{}.{}".format(*self._negotiated(version))
+        try:
+            version = self._version()
+            self.engine = _leading_numbers(version.version)
+            self._prefix = "/v{}.{}".format(*self._negotiated(version))
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Close every connection; calls that wait for an answer end with a fault."""
