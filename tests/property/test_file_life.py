@@ -22,7 +22,7 @@ LONG = EXAMPLES > 0
 def test_every_line_arrives_exactly_once(tmp_path: Path) -> None:
     with Backend(tmp_path / "backend") as backend:
         machine = type("FileLifeHere", (FileLife,), {"backend": backend})
-        run_state_machine_as_test(  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(
             machine,
             settings=settings(
                 max_examples=EXAMPLES or 8,

@@ -20,7 +20,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def agent_command() -> list[str]:
-    """How the agent is started: this checkout's, unless HOSTAGENT_COMMAND names another (an installed package's)."""
+    """This checkout's agent, unless HOSTAGENT_COMMAND names another (an installed package's)."""
     if given := os.environ.get("HOSTAGENT_COMMAND"):
         return shlex.split(given)
     return [sys.executable, "-m", "hostagent"]
@@ -43,6 +43,7 @@ class Agent:
             **config,
         }
         self.log = directory / "agent.log"
+        self.wrapper: list[str] = []  # a command that runs the agent's command line, such as unshare
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -67,7 +68,11 @@ class Agent:
         assert not self.running, "the agent runs already"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self.command("run"), env=agent_environment(), cwd=self.directory, stdout=log, stderr=log
+                [*self.wrapper, *self.command("run")],
+                env=agent_environment(),
+                cwd=self.directory,
+                stdout=log,
+                stderr=log,
             )
 
     def run_once(self, *, timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:

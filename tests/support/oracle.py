@@ -12,6 +12,8 @@ import msgspec
 from tests.support.arrivals import Arrival
 from tests.support.lines import AlteredError, read_line
 
+MISSING, ARRIVED, WRITTEN_OFF = range(3)
+
 
 class Findings(msgspec.Struct, frozen=True):
     """What is wrong. Empty lists and zeros: nothing."""
@@ -66,10 +68,10 @@ class Oracle:
         counts = self._counts[line.stream]
         if line.seq >= len(counts):
             counts.extend(bytes(line.seq + 1 - len(counts)))
-        if counts[line.seq]:
+        if counts[line.seq] == ARRIVED:
             self.twice += 1
             return
-        counts[line.seq] = 1
+        counts[line.seq] = ARRIVED
         place = (line.stream, line.generation)
         if line.seq < self._last.get(place, -1):
             self.disordered.append(f"{line.stream} generation {line.generation}: {line.seq} after {self._last[place]}")
@@ -78,20 +80,33 @@ class Oracle:
 
     def has(self, stream: str, numbers: range) -> int:
         """How many of these lines have arrived."""
-        return self._counts[stream].count(1, numbers.start, numbers.stop)
+        return self._counts[stream].count(ARRIVED, numbers.start, numbers.stop)
 
     def missing(self, next_seqs: Mapping[str, int]) -> dict[str, list[tuple[int, int]]]:
         """Ranges [start, end) of line numbers that have not arrived, per stream."""
         lost = {}
         for stream, next_seq in next_seqs.items():
             counts = self._counts[stream]
-            ranges = _holes(bytes(counts[:next_seq]) + bytes(max(0, next_seq - len(counts))))
+            marks = bytes(counts[:next_seq]).replace(bytes([WRITTEN_OFF]), bytes([MISSING]))
+            ranges = _holes(marks + bytes(max(0, next_seq - len(counts))))
             if ranges:
                 lost[stream] = ranges
         return lost
 
     def complete(self, next_seqs: Mapping[str, int]) -> bool:
-        return all(self._counts[stream].count(1, 0, next_seq) >= next_seq for stream, next_seq in next_seqs.items())
+        """Whether nothing is missing but what was written off."""
+        return all(
+            len(self._counts[stream]) >= next_seq and not self._counts[stream].count(MISSING, 0, next_seq)
+            for stream, next_seq in next_seqs.items()
+        )
+
+    def write_off(self, lost: Mapping[str, list[tuple[int, int]]]) -> None:
+        """Wait for these no longer; they still count as lost unless they arrive after all."""
+        for stream, ranges in lost.items():
+            counts = self._counts[stream]
+            for start, end in ranges:
+                counts.extend(bytes(max(0, end - len(counts))))
+                counts[start:end] = bytes([WRITTEN_OFF]) * (end - start)
 
     def findings(self, next_seqs: Mapping[str, int]) -> Findings:
         return Findings(
@@ -105,12 +120,12 @@ class Oracle:
 
 
 def _holes(marks: bytes) -> list[tuple[int, int]]:
-    """Runs of zero bytes."""
+    """Runs of what is missing."""
     ranges = []
-    at = marks.find(0)
+    at = marks.find(MISSING)
     while at >= 0:
-        end = marks.find(1, at)
+        end = marks.find(ARRIVED, at)
         end = len(marks) if end < 0 else end
         ranges.append((at, end))
-        at = marks.find(0, end)
+        at = marks.find(MISSING, end)
     return ranges

@@ -306,6 +306,7 @@ class DataPort:
                 connection.sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
                 while True:
                     connection.sock.sendall(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+                    time.sleep(0.005)
         connection.answer(200)
 
 

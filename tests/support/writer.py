@@ -134,7 +134,10 @@ class LogStream:
             case "copytruncate":
                 self.copytruncate()
             case "rename_gzip":
-                self.compress(self.rename())
+                # With delaycompress, as most configurations have it: the one before is compressed.
+                if self.rotated and self.rotated[-1].suffix != ".gz" and self.rotated[-1] != self.path.resolve():
+                    self.compress(self.rotated[-1])
+                self.rename()
             case "hard_link":
                 linked = self._rotated_name()
                 os.link(self.path, linked)
