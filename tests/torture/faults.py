@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from tests.torture.world import World, remount
+from tests.torture.world import World
 
 
 class Fault(msgspec.Struct, frozen=True):
@@ -145,15 +145,26 @@ def _fill_spool_while_down(world: World) -> None:
 def _read_only_start(world: World) -> None:
     """A filesystem with open files can't be made read-only, so it happens while the agent is away."""
     world.kill()
-    remount(world.data_dir, "ro")
+    world.mounted.at(world.data_dir).remount("ro")
     world.agent.start()
 
 
 def _read_write(world: World) -> None:
     if world.agent.running:
         world.agent.kill()
-    remount(world.data_dir, "rw")
+    world.mounted.at(world.data_dir).remount("rw")
     world.start()
+
+
+def _lose_power(world: World) -> None:
+    world.kill()
+    world.mounted.lose_power()
+
+
+def _lose_power_while_spooling(world: World) -> None:
+    world.backend.behave("refuse")
+    world.pause(0.5, 2.0)
+    _lose_power(world)
 
 
 def _flip_bits(paths: list[Path], world: World, count: int) -> None:
@@ -261,6 +272,8 @@ FAULTS = [
     Fault("spool truncated", _spool_then(_truncate_spool), _back_to_normal, hold_s=(0.0, 0.2)),
     Fault("disk full: database", _fill(_state), _empty(_state), hold_s=(1.0, 4.0), disks=True),
     Fault("disk full: spool", _fill_spool_while_down, _empty(_spool), hold_s=(1.0, 4.0), disks=True),
+    Fault("power loss", _lose_power, _start, hold_s=(0.0, 0.2), disks=True),
+    Fault("power loss, backend down", _lose_power_while_spooling, _back_to_normal, hold_s=(0.0, 0.2), disks=True),
     Fault("read-only at start", _read_only_start, _read_write, hold_s=(1.0, 3.0), disks=True),
 ]
 

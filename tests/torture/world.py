@@ -5,11 +5,8 @@ filesystems of their own, mounted only when the caller is root.
 """
 
 import contextlib
-import os
 import random
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -19,9 +16,9 @@ from tests.support.backend import Backend
 from tests.support.oracle import Oracle
 from tests.support.waiting import NotInTimeError, wait_for
 from tests.support.writer import Load, Writer
+from tests.torture.disks import Disks
 
 RECOVERY_LIMIT_S = 90.0
-DISK_BYTES = 96 << 20
 
 
 class Tally(msgspec.Struct):
@@ -47,12 +44,11 @@ class World:
         self.logs.mkdir()
         self.data_dir = directory / "state"
         self.spool_dir = self.data_dir / "spool"
-        self.disks = disks
         self.oracle = Oracle()
         self._exits = contextlib.ExitStack()
         if disks:
-            self._exits.enter_context(small_disk(directory / "state.img", self.data_dir))
-            self._exits.enter_context(small_disk(directory / "spool.img", self.spool_dir))
+            places = [(directory / "state.img", self.data_dir), (directory / "spool.img", self.spool_dir)]
+            self.mounted = self._exits.enter_context(contextlib.closing(Disks(places)))
         self.backend = self._exits.enter_context(Backend(directory / "backend", seed=seed))
         self.agent = self._exits.enter_context(Agent(directory / "agent", self._config()))
         self.calm = Load(str(self.logs), streams=streams, bytes_per_s=bytes_per_s, seed=seed, storm_per_s=1.0)
@@ -79,7 +75,12 @@ class World:
     def wait_for_traffic(self) -> None:
         """Until something has been stored since now."""
         stored = self.backend.stats()["stored"]
-        wait_for(lambda: self.backend.stats()["stored"] > stored, "traffic", so_far=self.agent.tail)
+
+        def more() -> bool:
+            self.agent.must_run()
+            return self.backend.stats()["stored"] > stored
+
+        wait_for(more, "traffic", so_far=self.agent.tail)
 
     def settle(self, tally: Tally) -> None:
         """After a fault: wait until what was written up to now has arrived, and judge it."""
@@ -127,21 +128,3 @@ class World:
                 }
             },
         }
-
-
-@contextlib.contextmanager
-def small_disk(image: Path, mount_point: Path) -> Iterator[None]:
-    """An ext4 filesystem of its own in a file."""
-    with image.open("wb") as file:
-        os.truncate(file.fileno(), DISK_BYTES)
-    mount_point.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
-    subprocess.run(["mount", "-o", "loop", str(image), str(mount_point)], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(mount_point)], check=True)
-
-
-def remount(mount_point: Path, mode: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{mode}", str(mount_point)], check=True)

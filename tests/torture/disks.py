@@ -1,0 +1,72 @@
+"""Small ext4 filesystems in files, which can fill up, turn read-only or lose power.
+
+What ext4 has not yet written to its device is not in the image file: a copy of the image taken while the filesystem is
+mounted is what a power cut would leave, journal and all.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+SIZE_BYTES = 96 << 20
+
+
+class Disk:
+    """One filesystem, mounted over `mount_point`."""
+
+    def __init__(self, image: Path, mount_point: Path) -> None:
+        self.mount_point = mount_point
+        self._image = image
+        with image.open("wb") as file:
+            os.truncate(file.fileno(), SIZE_BYTES)
+        _command("mkfs.ext4", "-q", "-m", "0", str(image))
+        self.mount()
+
+    def mount(self) -> None:
+        self.mount_point.mkdir(parents=True, exist_ok=True)
+        # Only an fsync commits the journal, not the five-second timer: a power cut shall hurt as much as it may.
+        _command("mount", "-o", "loop,commit=300", str(self._image), str(self.mount_point))
+
+    def unmount(self) -> None:
+        _command("umount", str(self.mount_point))
+
+    def remount(self, mode: str) -> None:
+        _command("mount", "-o", f"remount,{mode}", str(self.mount_point))
+
+    def freeze_image(self) -> None:
+        """Keep what is on the device at this moment; the next mount shows that and nothing later."""
+        kept = self._image.with_suffix(".kept")
+        shutil.copyfile(self._image, kept)
+        self._next = kept
+
+    def use_frozen_image(self) -> None:
+        """To be called while unmounted: unmounting has written the rest, but to the image that is thrown away."""
+        os.replace(self._next, self._image)
+
+
+class Disks:
+    """Nested filesystems, outermost first."""
+
+    def __init__(self, places: list[tuple[Path, Path]]) -> None:
+        self._disks = [Disk(image, mount_point) for image, mount_point in places]
+
+    def at(self, mount_point: Path) -> Disk:
+        return next(disk for disk in self._disks if disk.mount_point == mount_point)
+
+    def lose_power(self) -> None:
+        """Everything that was not synced is gone. Nobody may have files open there any more."""
+        for disk in self._disks:
+            disk.freeze_image()
+        self.close()
+        for disk in self._disks:
+            disk.use_frozen_image()
+            disk.mount()
+
+    def close(self) -> None:
+        for disk in reversed(self._disks):
+            disk.unmount()
+
+
+def _command(*words: str) -> None:
+    subprocess.run(words, check=True)
