@@ -235,7 +235,7 @@ def test_a_backend_that_misbehaves_gets_every_line_once(
     with Agent(tmp_path / "agent", config(logs, backend)) as agent:
         agent.start()
         Watch(backend).expect(written, agent)
-    assert backend.stats()["refused"] >= 2
+    assert backend.stats()["refused"] >= 1
 
 
 def peak_rss_bytes(pid: int) -> int:

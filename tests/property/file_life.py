@@ -39,6 +39,7 @@ class FileLife(RuleBasedStateMachine):
         self.oracle = Oracle()
         self.follows_rotated = False
         self.generations: dict[Path, int] = {}
+        self.failed = False
 
     @initialize(
         follows_rotated=st.booleans(),
@@ -176,6 +177,8 @@ class FileLife(RuleBasedStateMachine):
             return
         with self.agent:
             self.backend.behave()
+            if self.failed:
+                return
             self.stream.finish_line()
             if not self.agent.running:
                 self.agent.start()
@@ -215,7 +218,9 @@ class FileLife(RuleBasedStateMachine):
     def _wait(self, condition: Any, what: str) -> bool:  # noqa: ANN401 - a lambda
         if not self.agent.running:
             return bool(condition())
+        self.failed = True
         wait_for(condition, what, so_far=self._so_far)
+        self.failed = False
         return True
 
     def _wait_for_all(self) -> None:
