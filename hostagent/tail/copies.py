@@ -8,6 +8,7 @@ Either the tailed file is truncated soon, and its generation goes on in the copy
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from hostagent.clock import Clock
@@ -43,8 +44,8 @@ class Copies:
 
     def suspect(self, origin: Origin, path: str, opened: Opened) -> bool:
         """Whether a file that just appeared may be a copy in the making; if so, keep an eye on its path."""
-        elder = self._elder(path)
-        if elder is None or elder.origin is not origin or elder.ended or not self._same_head(elder, opened):
+        elder = next((elder for elder in self._elders(origin, path) if self._same_head(elder, opened)), None)
+        if elder is None:
             return False
         now_s = self._clock.monotonic_s()
         self._suspects[path] = Suspect(origin, elder, opened.status.size, now_s + PATIENCE_S)
@@ -78,6 +79,12 @@ class Copies:
                 opened.content.close()
                 return None
         self.gone(path)
+        known = self._registry.by_identity.get(opened.status.id)
+        if known is not None:
+            # Another name of the same file (a symbolic link, say) was opened while this one was only watched.
+            opened.content.close()
+            self._registry.alias(known, path)
+            return known
         return self._registry.begin(suspect.origin, path, opened)
 
     def due_s(self, now_s: float) -> float:
@@ -99,19 +106,19 @@ class Copies:
             for path, suspect in self._suspects.items()
         ]
 
-    def _elder(self, path: str) -> TailedFile | None:
-        """The tailed file in the same directory whose name this one's is built on: `app.log` of `app.log.1`.
+    def _elders(self, origin: Origin, path: str) -> Iterator[TailedFile]:
+        """The target's files in the same directory whose names this one's is built on: `app.log` of `app.log.1`.
 
-        Also `app.log` of `app-20250101.log`: the stem in front, the extension kept.
+        Also `app.log` of `app-20250101.log`: the stem in front, the extension kept. The longest name comes first, but
+        it need not be the one: `app.log.12` is built on `app.log.1`, too.
         """
         directory, name = os.path.split(path)
         extension = os.path.splitext(name)[1]
         for length in range(len(name) - 1, 0, -1):
             for candidate in (name[:length], name[:length] + extension):
                 elder = self._registry.by_path.get(os.path.join(directory, candidate))
-                if elder is not None and candidate != name:
-                    return elder
-        return None
+                if elder is not None and candidate != name and elder.origin is origin and not elder.ended:
+                    yield elder
 
     def _same_head(self, elder: TailedFile, opened: Opened) -> bool:
         """Whether the file begins as the elder does, as far as it goes. One that is still empty may become anything.

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from tests.support.writer import ROTATIONS
 from tests.torture.world import World
 
 
@@ -83,7 +84,7 @@ def _down_and_deleted(world: World) -> None:
 
 
 def _storm(world: World) -> None:
-    world.storm(50.0)
+    world.storm(50.0, ROTATIONS)
 
 
 def _calm(world: World) -> None:

@@ -15,10 +15,12 @@ from tests.support.agent import Agent
 from tests.support.backend import Backend
 from tests.support.oracle import Oracle
 from tests.support.waiting import NotInTimeError, wait_for
-from tests.support.writer import Load, Writer
+from tests.support.writer import ROTATIONS, Load, Writer
 from tests.torture.disks import Disks
 
 RECOVERY_LIMIT_S = 90.0
+# What is compressed while the agent is away and was never seen by it is excluded from reading by the configuration.
+SURVIVABLE = tuple(how for how in ROTATIONS if how != "rename_gzip")
 
 
 class Tally(msgspec.Struct):
@@ -51,7 +53,9 @@ class World:
             self.mounted = self._exits.enter_context(contextlib.closing(Disks(places)))
         self.backend = self._exits.enter_context(Backend(directory / "backend", seed=seed))
         self.agent = self._exits.enter_context(Agent(directory / "agent", self._config()))
-        self.calm = Load(str(self.logs), streams=streams, bytes_per_s=bytes_per_s, seed=seed, storm_per_s=1.0)
+        self.calm = Load(
+            str(self.logs), streams=streams, bytes_per_s=bytes_per_s, seed=seed, storm_per_s=1.0, rotations=SURVIVABLE
+        )
         self.writer = self._exits.enter_context(Writer(self.calm))
 
     def close(self) -> None:
@@ -69,8 +73,8 @@ class World:
         """Let time pass: faults of random length are what this program is about."""
         time.sleep(self.rng.uniform(low_s, high_s))
 
-    def storm(self, rotations_per_s: float) -> None:
-        self.writer.order("change", load={"storm_per_s": rotations_per_s})
+    def storm(self, rotations_per_s: float, rotations: tuple[str, ...] = SURVIVABLE) -> None:
+        self.writer.order("change", load={"storm_per_s": rotations_per_s, "rotations": rotations})
 
     def wait_for_traffic(self) -> None:
         """Until something has been stored since now."""
