@@ -19,8 +19,9 @@ from hostagent.tail.copies import Copies
 from hostagent.tail.feed import Feed
 from hostagent.tail.identity import has_writer, identify
 from hostagent.tail.known import furthest
+from hostagent.tail.places import Places
 from hostagent.tail.registry import Registry
-from hostagent.tail.tailer import Cursor, Fetched, TailedFile
+from hostagent.tail.tailer import PLAIN, Cursor, Fetched, TailedFile
 
 TEND_S = 0.25
 """How often files without a place are looked at: nothing tells when their last writer lets go."""
@@ -38,9 +39,17 @@ class Ending:
     """Looks after files that have lost their place."""
 
     def __init__(
-        self, registry: Registry, copies: Copies, feed: Feed, clock: Clock, turn: Callable[[TailedFile, bool], bool]
+        self,
+        *,
+        registry: Registry,
+        places: Places,
+        copies: Copies,
+        feed: Feed,
+        clock: Clock,
+        turn: Callable[[TailedFile, bool], bool],
     ) -> None:
         self._registry = registry
+        self._places = places
         self._copies = copies
         self._feed = feed
         self._clock = clock
@@ -182,7 +191,9 @@ class Ending:
             self._give_up(tailed, LossReason.TRUNCATED)
             return [fresh]
         self._copies.gone(tailed.path)
-        self._registry.lose(tailed)
+        place = self._places.by_id.get(tailed.origin.target.id)
+        if place is None or tailed.storage != PLAIN or not place.wants(tailed.path):
+            self._registry.lose(tailed)  # else it has its place under the copy's name, and a scan must find it known
         # What was written between the copy and the truncate is in neither file.
         self._note_loss(tailed, LossReason.COPYTRUNCATE, tailed.size() or tailed.head)
         return [fresh, tailed]

@@ -73,7 +73,14 @@ class Reader:
         self._posted: deque[Callable[[], None]] = deque()
         self._urgent = threading.Event()
         self._acked: deque[Block] = deque()
-        self._ending = Ending(registry, copies, feed, clock, lambda tailed, final: self._turn(tailed, final=final))
+        self._ending = Ending(
+            registry=registry,
+            places=places,
+            copies=copies,
+            feed=feed,
+            clock=clock,
+            turn=lambda tailed, final: self._turn(tailed, final=final),
+        )
         self.heartbeat_s = clock.monotonic_s()
 
     def post(self, action: Callable[[], None]) -> None:

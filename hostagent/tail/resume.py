@@ -37,7 +37,7 @@ class _GoneError(Exception):
 def open_target(registry: Registry, places: Places, ending: Ending, known: KnownRows, place: Place) -> list[TailedFile]:
     """Take up a target: files that were known go on at their positions, others begin. Returns what may be read."""
     origin = place.origin
-    found = _open_all(registry, places, place)
+    found, links = _open_all(registry, places, place)
     rows = known.claim(origin.target.id)
     arrangement = arrange(
         rows, found, root=origin.target.root, tailers=registry.files.tailers, owned=registry.by_identity
@@ -63,6 +63,10 @@ def open_target(registry: Registry, places: Places, ending: Ending, known: Known
         if origin.policy.start_at == "end" and not rows:
             _start_at_end(tailed)
         files.append(tailed)
+    for path, identity in links.items():
+        known_file = registry.by_identity.get(identity)
+        if known_file is not None:
+            registry.alias(known_file, path)
     for tailed in files:
         real = registry.real_path(tailed)
         if real is not None:
@@ -97,24 +101,23 @@ def drop_target(registry: Registry, places: Places, target_id: str) -> None:
             registry.lose(tailed)
 
 
-def _open_all(registry: Registry, places: Places, place: Place) -> dict[str, Opened]:
-    """Open what stands at the target's paths; further paths of a file that is read already are noted as such."""
+def _open_all(registry: Registry, places: Places, place: Place) -> tuple[dict[str, Opened], dict[str, FileId]]:
+    """Open what stands at the target's paths. Further paths of one file are told apart: whose links they are."""
     places.put(place)
     found: dict[str, Opened] = {}
+    links: dict[str, FileId] = {}
     identities: set[FileId] = set()
     for path, *_ in places.scan(place):
         opened = None if path in registry.by_path else registry.open(place.origin, path)
         if opened is None:
             continue
-        known = registry.by_identity.get(opened.status.id)
-        if known is not None:
-            registry.alias(known, path)
-        if known is not None or opened.status.id in identities:
+        if opened.status.id in registry.by_identity or opened.status.id in identities:
+            links[path] = opened.status.id
             opened.content.close()
             continue
         identities.add(opened.status.id)
         found[path] = opened
-    return found
+    return found, links
 
 
 def _from_row(row: FileRow, place: Place) -> TailedFile:
