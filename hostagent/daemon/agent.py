@@ -216,7 +216,8 @@ class Daemon:
         return tuple(self._assembly.lanes.values())
 
     def _notices(self) -> list[Notice]:
-        return [*config_notices(self._assembly.config), *self.reloading.notices(), *self.finding.notices()]
+        outputs = [notice for lane in self._lanes() for notice in lane.notices()]
+        return [*config_notices(self._assembly.config), *self.reloading.notices(), *self.finding.notices(), *outputs]
 
     def _checks(self) -> Health:
         health = Health()

@@ -194,8 +194,12 @@ class Lane:
         )
 
     def notices(self) -> list[Notice]:
-        """What an operator should know about this output's spool; from any thread."""
-        return [*self._start_notices, *(self._spool.notices() if self._spool is not None else ())]
+        """What an operator should know about this output and its spool; from any thread."""
+        now = [*self._start_notices, *(self._spool.notices() if self._spool is not None else ())]
+        if self._sender.failing:
+            waiting = "nothing is lost, delivery goes on by itself when it works again"
+            now.append(Notice(f"output {self.name}", self._condition.error[0], waiting))
+        return now
 
     def _put(self, block: Block, *, durable: bool = False) -> None:
         counters = self._counters

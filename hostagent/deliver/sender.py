@@ -97,6 +97,11 @@ class Sender:
         return self._thread.ident is None or self._thread.is_alive()
 
     @property
+    def failing(self) -> bool:
+        """Whether the last thing the output said was that it can't."""
+        return self._breaker.failing
+
+    @property
     def gone(self) -> bool:
         """Whether the output has said that it can't work any more in this process."""
         return self._transfer.gone

@@ -30,7 +30,6 @@ class Counters(msgspec.Struct, kw_only=True):
     blocks: int = 0
     records: int = 0
     raw_bytes: int = 0
-    encoded_bytes: int = 0
     compressed_bytes: int = 0
     requests: int = 0
     spooled: int = 0

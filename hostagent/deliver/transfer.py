@@ -91,12 +91,13 @@ class Transfer:
             self._watch.answered()
             self._bury(piece, str(error))
             return ()
+        if verdict.outcome is Outcome.PARTIAL and verdict.retry:
+            return self._sort_out(piece, verdict)
         self._backoff.reset()
         self._watch.answered()
         if verdict.outcome is Outcome.TOO_LARGE:
             return self._divide(piece)
-        if verdict.outcome is Outcome.PARTIAL:
-            return self._sort_out(piece, verdict)
+        self._keep_dead(piece, verdict)
         return ()
 
     def _send(self, piece: Delivery) -> Verdict:
@@ -119,16 +120,20 @@ class Transfer:
         return pieces
 
     def _sort_out(self, piece: Delivery, verdict: Verdict) -> Sequence[Delivery]:
-        if verdict.dead:
-            records = records_of(piece, self._encoder)
-            self._keep(piece, [(records[index], reason) for index, reason in verdict.dead])
-        if not verdict.retry:
-            return ()
+        """Some records are to be sent again; a backend that wants all of them again took nothing: it is busy."""
+        if len(verdict.retry) < piece.records:
+            self._watch.answered()
+        self._keep_dead(piece, verdict)
         self._counters.retries += 1
         self._watch.failed(f"the backend asked for {len(verdict.retry)} of {piece.records} records again")
         again = rest(piece, verdict.retry, self._encoder, self._compressor)
         self._watch.pause(self._backoff.next_s())
         return (again,)
+
+    def _keep_dead(self, piece: Delivery, verdict: Verdict) -> None:
+        if verdict.dead:
+            records = records_of(piece, self._encoder)
+            self._keep(piece, [(records[index], reason) for index, reason in verdict.dead])
 
     def _bury(self, piece: Delivery, reason: str) -> None:
         self._keep(piece, [(record, reason) for record in records_of(piece, self._encoder)])

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from functools import partial
+from pathlib import Path
 
+from hostagent.clock import Clock
+from hostagent.config.model import SpoolConfig
 from hostagent.deliver.credits import Credits
 from hostagent.errors import PermanentError, TemporaryError
 from hostagent.model import Block, Delivery, Outcome, Verdict
+from hostagent.state.spool import Spool
 from tests.deliver.stage import LineEncoder, ScriptedOutput, Stage, part, wait_for
 
 
@@ -145,6 +149,29 @@ def test_a_verdict_per_record_retries_these_and_buries_those() -> None:
     assert output.seen[1].indexes == (1, 3)
     assert output.seen[1].id != output.seen[0].id
     assert [(record, reason) for _, record, reason in stage.letters.letters] == [(b"c\n", "mapping conflict")]
+
+
+def test_a_backend_that_asks_for_every_record_again_counts_as_down(tmp_path: Path) -> None:
+    busy = True
+
+    def answer(delivery: Delivery) -> Verdict:
+        return Verdict(Outcome.PARTIAL, retry=range(delivery.records)) if busy else Verdict()
+
+    output = ScriptedOutput(answer)
+    spool = Spool.open(tmp_path, "main", SpoolConfig(reserve_bytes=0), Clock(), lambda _losses: None)
+    stage = Stage(output, spool=spool)
+    stage.lane.start()
+    stage.block(b"a", b"b")
+    for failures in range(1, 6):
+        wait_for(partial(lambda failures: len(output.seen) >= failures, failures), "a try")
+        stage.lane.nudge()
+    wait_for(lambda: stage.lane.status().state == "spooling", "spooling")
+    busy = False
+    stage.lane.nudge()
+    wait_for(stage.lane.idle, "idle")
+    stage.end()
+    assert {delivery.body for delivery in output.seen} == {b"a\nb\n"}
+    assert stage.lane.notices() == []
 
 
 def test_while_the_checkpoint_can_not_be_written_nothing_is_sent_and_nothing_is_lost() -> None:

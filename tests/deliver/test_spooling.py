@@ -264,7 +264,7 @@ def test_a_full_spool_that_blocks_gives_no_room_and_loses_nothing(tmp_path: Path
     wait_for(no_more_room, "the end of the spool")
     assert not stage.lane.spool_now((1,))
     assert stage.lane.status().spooled_blocks == number - 4
-    assert [notice.subject for notice in stage.lane.notices()] == ["spool main"]
+    assert [notice.subject for notice in stage.lane.notices()] == ["spool main", "output main"]
     assert disk.losses == []
 
     backend.down = False
