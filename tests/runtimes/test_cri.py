@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -183,15 +184,23 @@ def test_a_pod_without_log_directory_is_said_to_have_no_log(cri_runtime: CriEngi
     assert found.log_notice.hint
 
 
-class OldRuntime(grpc.GenericRpcHandler):
-    """A runtime that serves nothing, or only lists: as CRI-O was before it had events."""
+class OtherRuntime(grpc.GenericRpcHandler):
+    """A stand-in for runtimes that are not containerd, with one container and some of the calls."""
 
-    def __init__(self, *, lists: bool) -> None:
-        self.lists = lists
+    def __init__(self, calls: tuple[str, ...]) -> None:
+        self.calls = calls
         self.state = cri.CONTAINER_RUNNING
+        self.listed = 0
+        self.events: queue.Queue[bytes | None] = queue.Queue()
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
-        answers = {
+        name = str(details.method).rpartition("/")[2]
+        if name not in self.calls:
+            return None
+        if name == "GetContainerEvents":
+            return grpc.unary_stream_rpc_method_handler(lambda _request, _context: iter(self.events.get, None))
+        self.listed += name == "ListContainers"
+        answer = {
             "Version": cri.VersionResponse(runtime_name="cri-o"),
             "ListContainers": cri.ListContainersResponse(
                 containers=[cri.Container(id="c1", pod_sandbox_id="s1", state=self.state)]
@@ -207,39 +216,57 @@ class OldRuntime(grpc.GenericRpcHandler):
                 ),
                 info={"info": "no json"},
             ),
-        }
-        answer = answers.get(str(details.method).rpartition("/")[2]) if self.lists else None
-        if answer is None:
-            return None
+        }[name]
         return grpc.unary_unary_rpc_method_handler(lambda _request, _context: answer.SerializeToString())
 
 
 @pytest.fixture
-def old_runtime(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, OldRuntime]]:
-    server = grpc.server(ThreadPoolExecutor(2))
-    runtime = OldRuntime(lists=request.param)
+def other_runtime(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, OtherRuntime]]:
+    server = grpc.server(ThreadPoolExecutor(4))
+    runtime = OtherRuntime(request.param)
     server.add_generic_rpc_handlers((runtime,))
     server.add_insecure_port(f"unix:{tmp_path}/cri.sock")
     server.start()
     yield tmp_path / "cri.sock", runtime
+    runtime.events.put(None)
     server.stop(None).wait()
 
 
-@pytest.mark.parametrize("old_runtime", [True], indirect=True)
-def test_a_runtime_without_events_is_listed_again_and_again(old_runtime: tuple[Path, OldRuntime]) -> None:
-    socket, runtime = old_runtime
+CALLS = ("Version", "ListContainers", "ListPodSandbox", "ContainerStatus")
+
+
+@pytest.mark.parametrize("other_runtime", [CALLS], indirect=True, ids=["lists"])
+def test_a_runtime_without_events_is_listed_again_and_again(other_runtime: tuple[Path, OtherRuntime]) -> None:
+    socket, runtime = other_runtime
     with Picture.of(follow_cri(str(socket), Clock(), NEVER_S)) as picture:
         found = picture.wait_for("c1", lambda one: one.state == ContainerState.RUNNING)
         assert found.log_path == "/var/log/x.log"
         assert found.log_notice is not None
         assert "only its output" in found.log_notice.message
+        wait_until(lambda: runtime.listed > 10, "the lists at the start and some more")
         runtime.state = cri.CONTAINER_EXITED
         picture.wait_for("c1", lambda one: one.state == ContainerState.EXITED)
 
 
-@pytest.mark.parametrize("old_runtime", [False], indirect=True)
-def test_a_runtime_that_speaks_no_cri_v1_is_said_to(old_runtime: tuple[Path, OldRuntime]) -> None:
-    with Picture.of(follow_cri(str(old_runtime[0]), Clock(), NEVER_S)) as picture:
+@pytest.mark.parametrize("other_runtime", [(*CALLS, "GetContainerEvents")], indirect=True, ids=["events"])
+def test_a_runtime_with_cri_s_own_events_is_listened_to(other_runtime: tuple[Path, OtherRuntime]) -> None:
+    socket, runtime = other_runtime
+    with Picture.of(follow_cri(str(socket), Clock(), NEVER_S)) as picture:
+        picture.wait_for("c1", lambda one: one.state == ContainerState.RUNNING)
+        runtime.events.put(cri.ContainerEventResponse(container_id="c1").SerializeToString())
+        # A list at the start, three to make up for what came before the subscription, one for each question.
+        wait_until(lambda: runtime.listed >= 6, "the lists at the start")
+        runtime.state = cri.CONTAINER_EXITED
+        event = cri.ContainerEventResponse(
+            container_id="c1", container_event_type=cri.CONTAINER_STOPPED_EVENT
+        ).SerializeToString()
+        runtime.events.put(event)
+        picture.wait_for("c1", lambda one: one.state == ContainerState.EXITED)
+
+
+@pytest.mark.parametrize("other_runtime", [()], indirect=True, ids=["nothing"])
+def test_a_runtime_that_speaks_no_cri_v1_is_said_to(other_runtime: tuple[Path, OtherRuntime]) -> None:
+    with Picture.of(follow_cri(str(other_runtime[0]), Clock(), NEVER_S)) as picture:
         assert "1.6 or newer" in picture.wait_notice("does not speak CRI v1").hint
 
 

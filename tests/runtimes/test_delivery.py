@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -198,6 +200,29 @@ def test_a_log_that_is_rotated_under_load(cri_runtime: CriEngine, tmp_path: Path
         written = b"".join(path.read_bytes() for path in (*rotated, made.log_path)).decode().splitlines()
         assert len(written) > 800
         collection.wait_for({made.id: [line.split(" ", 3)[3] for line in written]})
+
+
+@pytest.fixture
+def seen_host(tmp_path: Path) -> Iterator[Path]:
+    """The machine's files below another directory, without what is mounted into them: as a pod may see them."""
+    point = tmp_path / "host"
+    point.mkdir()
+    subprocess.run(["mount", "--bind", "/", str(point)], check=True)
+    yield point
+    subprocess.run(["umount", "--lazy", str(point)], check=True)
+
+
+@NEEDS_DOCKER
+def test_an_agent_that_sees_the_host_below_another_directory(
+    docker_runtime: DockerEngine, seen_host: Path, tmp_path: Path
+) -> None:
+    with Collection.of(tmp_path, docker_url(docker_runtime), host_root=str(seen_host)) as collection:
+        before = docker_runtime.run(["echo", "before"])
+        docker_runtime.wait(before)
+        collection.agent.start()
+        collection.wait_for({before: ["before"]})
+        brief = [docker_runtime.run(["echo", "brief"], auto_remove=True) for _ in range(5)]
+        collection.wait_for({container: ["brief"] for container in brief})
 
 
 @NEEDS_CRI
