@@ -15,6 +15,8 @@ from hostagent.process.patterns import compile_pattern
 
 SLICE_LENGTH = 16 * 1024
 PATIENCE = 4
+# From every line of a slice the quick form may run to the slice's end, so a slice of many short lines is not for it.
+MOST_LINES = 512
 # What `\s` is besides the blank and the line feed.
 SPACES = "\t\v\f\r"
 
@@ -48,11 +50,11 @@ class Scan(Generic[AnyStr]):
         while start < len(lines):
             end = lines.find(line_feed, min(start + SLICE_LENGTH, len(lines) - 1)) + 1
             count = lines.count(line_feed, start, end)
-            found = quick.findall(lines, start, end - 1) if patience else []
+            found = quick.findall(lines, start, end - 1) if patience and count <= MOST_LINES else []
             if len(found) == count:
                 rows += self._picked(found)
             else:
-                patience -= patience > 0
+                patience -= patience > 0 and count <= MOST_LINES
                 rows += self._line_by_line(lines, start, end)
             start = end
         return rows
