@@ -104,6 +104,7 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     max_open_files: Positive | None = None
     max_inflight_bytes: Positive = 16 * MIB
+    max_deleted_bytes: Positive = GIB
     chunk_bytes: Positive = 512 * KIB
     rescan_interval_s: PositiveSeconds = 60.0
     stop_timeout_s: PositiveSeconds = 20.0

@@ -93,6 +93,7 @@ class Daemon:
             lanes=self._lanes(),
             clock=clock,
             rescan_interval_s=config.limits.rescan_interval_s,
+            max_deleted_bytes=config.limits.max_deleted_bytes,
         )
         self.finding = Finding(self.reader, KnownRows(self.checkpoint.files()), clock)
         self.reloading = Reloading(

@@ -47,6 +47,7 @@ class Ending:
         feed: Feed,
         clock: Clock,
         turn: Callable[[TailedFile, bool], bool],
+        max_deleted_bytes: int,
     ) -> None:
         self._registry = registry
         self._places = places
@@ -54,6 +55,7 @@ class Ending:
         self._feed = feed
         self._clock = clock
         self._turn = turn
+        self._max_deleted_bytes = max_deleted_bytes
         self._tend_at_s = 0.0
         self._drained: dict[TailedFile, None] = {}
         self._losses: list[Loss] = []
@@ -76,6 +78,23 @@ class Ending:
                     self._retire(tailed)
             elif not self._turn(tailed, False) and not tailed.queued:
                 self._drain(tailed, now_s)
+        self._keep_within_budget()
+
+    def _keep_within_budget(self) -> None:
+        """Deleted files that are held open take disk nobody else can free: give up the oldest past the budget."""
+        held: dict[TailedFile, int] = {}
+        for tailed in self._registry.ended:
+            if tailed in self._drained or tailed.content is None or tailed.storage != PLAIN:
+                continue
+            status = identify(tailed.content.fd)
+            if status.nlink == 0:
+                held[tailed] = status.size
+        over_bytes = sum(size - tailed.acked_by_all() for tailed, size in held.items()) - self._max_deleted_bytes
+        for tailed, size in held.items():
+            if over_bytes <= 0:
+                return
+            over_bytes -= size - tailed.acked_by_all()
+            self._give_up(tailed, LossReason.DELETED_OVER_BUDGET, end=size)
 
     def _drain(self, tailed: TailedFile, now_s: float) -> None:
         """The file has been read to its end: if nobody will write to it any more, deliver its last record and close."""
@@ -86,7 +105,7 @@ class Ending:
             return
         if not self._is_over(tailed, now_s):
             return
-        successor = next((new for new in self._registry.all_files() if new.predecessor is tailed), None)
+        successor = tailed.successor
         patience_s = tailed.origin.policy.close_grace_s - (now_s - (tailed.ended_at_s or 0.0))
         if successor is not None and successor.row and not self._join(tailed, successor) and patience_s > 0:
             return
@@ -102,8 +121,8 @@ class Ending:
         self._drained[tailed] = None
         self._registry.files.release(tailed)
         # Whoever waited for this end gets no event for it, and may be a file that nobody writes to any more.
-        for waiting in [new for new in self._registry.all_files() if new.predecessor is tailed]:
-            self._turn(waiting, False)
+        if successor is not None:
+            self._turn(successor, False)
 
     def _abandon(self, tailed: TailedFile) -> None:
         """The file was deleted while its descriptor was closed. All of it had been read, unless something said no."""
@@ -198,25 +217,28 @@ class Ending:
         self._note_loss(tailed, LossReason.COPYTRUNCATE, tailed.size() or tailed.head)
         return [fresh, tailed]
 
-    def _give_up(self, tailed: TailedFile, reason: LossReason) -> None:
+    def _give_up(self, tailed: TailedFile, reason: LossReason, end: int | None = None) -> None:
         """Nothing more can be read of this generation: ledger it, and close its row when what was read is acked."""
         for cursor in tailed.cursors:
-            for lane in cursor.lanes:
-                self._note_loss(tailed, reason, cursor.offset, lane.name if len(tailed.cursors) > 1 else "")
-                if len(tailed.cursors) == 1:
-                    break
+            # One line for all outputs where they stand together.
+            outputs = [lane.name for lane in cursor.lanes] if len(tailed.cursors) > 1 else [""]
+            for output in outputs:
+                if end is None or end > cursor.offset:
+                    self._note_loss(tailed, reason, cursor.offset, output, end)
         self._registry.lose(tailed)
         self._drained[tailed] = None
         self._registry.files.release(tailed)
 
-    def _note_loss(self, tailed: TailedFile, reason: LossReason, start: int, output: str = "") -> None:
+    def _note_loss(
+        self, tailed: TailedFile, reason: LossReason, start: int, output: str = "", end: int | None = None
+    ) -> None:
         self._losses.append(
             Loss(
                 source=tailed.origin.target.source,
                 path=tailed.recorded_path,
                 file=tailed.row,
                 start=start,
-                end=None,
+                end=end,
                 reason=reason,
                 at_ns=self._clock.wall_ns(),
                 output=output,

@@ -57,6 +57,7 @@ class Reader:
         lanes: Sequence[Lane],
         clock: Clock,
         rescan_interval_s: float,
+        max_deleted_bytes: int,
     ) -> None:
         copies = Copies(registry, clock)
         self.sightings = Sightings(registry, places, copies, clock, rescan_interval_s)
@@ -80,6 +81,7 @@ class Reader:
             feed=feed,
             clock=clock,
             turn=lambda tailed, final: self._turn(tailed, final=final),
+            max_deleted_bytes=max_deleted_bytes,
         )
         self.heartbeat_s = clock.monotonic_s()
 

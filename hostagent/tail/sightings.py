@@ -178,7 +178,7 @@ class Sightings:
             return None
         fresh = self._registry.begin(place.origin, path, opened)
         if place.origin.chain.joins_lines:
-            fresh.predecessor = displaced or self._registry.last_ended_at(path, place.origin)
+            fresh.follow(displaced or self._registry.last_ended_at(path, place.origin))
         self._watch_real(place, fresh)
         return fresh
 

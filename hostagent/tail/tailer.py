@@ -93,6 +93,7 @@ class TailedFile:
         "row",
         "seen_ns",
         "storage",
+        "successor",
         "suspended",
         "tags",
         "unread",
@@ -125,6 +126,7 @@ class TailedFile:
         self.behind_since_s: float | None = None
         self.ended_at_s: float | None = None
         self.predecessor: TailedFile | None = None
+        self.successor: TailedFile | None = None
 
     @property
     def ended(self) -> bool:
@@ -197,6 +199,12 @@ class TailedFile:
             self.cursors.append(Cursor(position.offset, position.anchor, (lane,)))
             self.acked[lane.name] = position.offset
         self.merge()
+
+    def follow(self, before: TailedFile | None) -> None:
+        """A record may run on from the end of that file into the beginning of this one."""
+        self.predecessor = before
+        if before is not None:
+            before.successor = self
 
     def reassign(self, origin: Origin) -> None:
         """Go on for a changed target: outputs keep their offsets, those that are new start as the source says."""
