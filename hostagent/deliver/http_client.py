@@ -151,6 +151,8 @@ class HttpClient:
         response = http.client.HTTPResponse(cast(socket.socket, reader))  # all it wants of a socket is makefile
         try:
             response.begin()
+            if reader.ended:  # http.client takes headers that break off for all there are
+                raise http.client.IncompleteRead(b"")
             content = response.read(LONGEST_ANSWER_BYTES + 1)
             keep = not response.will_close and response.isclosed() and response.status >= 200
             if not keep:
@@ -179,6 +181,7 @@ class _BoundedReader(io.RawIOBase):
         self._until_s = until_s
         self._clock = clock
         self.received = 0
+        self.ended = False
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         return io.BufferedReader(self)
@@ -197,6 +200,7 @@ class _BoundedReader(io.RawIOBase):
         self.limit()
         count = self._sock.recv_into(buffer)
         self.received += count
+        self.ended = count == 0
         return count
 
 

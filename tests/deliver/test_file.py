@@ -221,6 +221,17 @@ def test_a_full_disk_tears_nothing_and_delivery_goes_on_when_there_is_space(smal
     assert {line[:3000] for line in found} == {b"y" * 3000}
 
 
+@pytest.mark.requires(root=True, tools=("mount",))
+def test_what_a_full_disk_tore_is_gone_before_anything_else_is_written(small_disk: Path) -> None:
+    out = output(small_disk)
+    out.send(delivery(1))
+    with pytest.raises(TemporaryError, match="No space left"):
+        out.send(delivery(2, text=b"y" * 100_000 + b"\n"))
+    out.send(delivery(3))
+    out.close()
+    assert (small_disk / "out.ndjson").read_bytes() == lines(1, 3)
+
+
 def _deliver_for_ever(folder: str, begin: int) -> None:
     out = output(Path(folder), max_bytes=20_000, keep=1000, fsync=False)
     acked = os.open(os.path.join(folder, "acked"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)

@@ -116,6 +116,23 @@ def test_a_kept_connection_that_ends_with_the_request_is_tried_once_more_with_th
     assert server.stored[1].body == server.stored[2].body
 
 
+def test_a_kept_connection_that_ends_within_the_answer_is_not_tried_in_secret() -> None:
+    def half_when_kept(conversation: Conversation, request: Request) -> bool:
+        first_of_connection = sum(seen.connection == request.connection for seen in server.requests) == 1
+        if first_of_connection:
+            return conversation.answer(200)
+        conversation.sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Le")
+        return False
+
+    with hostile(half_when_kept) as server:
+        client = output(server)
+        client.send(delivery(name="one"))
+        with pytest.raises(TemporaryError, match="before its answer was complete"):
+            client.send(delivery(name="two"))
+        client.close()
+    assert len(server.requests) == 2
+
+
 def test_a_new_connection_that_ends_without_an_answer_is_not_tried_in_secret() -> None:
     with hostile(lambda conversation, _request: conversation.reset()) as server:
         client = output(server)
@@ -282,6 +299,9 @@ def test_a_circle_of_redirects_ends() -> None:
     [
         (b"", "closed the connection before its answer was complete"),
         (b"HTTP/1.1 2", "does not answer in HTTP|before its answer"),
+        (b"HTTP/1.1 200", "before its answer was complete"),
+        (b"HTTP/1.1 200 OK\r\nContent-Len", "before its answer was complete"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", "before its answer was complete"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "closed the connection before its answer was complete"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nhalf", "before its answer was complete"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnumber?\r\n", "before its answer was complete"),
@@ -333,6 +353,19 @@ def test_a_refusal_before_the_body_was_read_counts() -> None:
     with hostile(answering(200), early=refuse) as server:
         client = output(server)
         assert client.send(delivery(b"x" * 8_000_000)).outcome is Outcome.TOO_LARGE
+        client.close()
+
+
+def test_a_yes_before_the_body_was_sent_is_no_ack() -> None:
+    def hasty(conversation: Conversation) -> bool:
+        conversation.sock.recv(1000)
+        conversation.answer(200, b"", "Connection: close")
+        return conversation.reset()
+
+    with hostile(answering(200), early=hasty) as server:
+        client = output(server)
+        with pytest.raises(TemporaryError):
+            client.send(delivery(b"x" * 30_000_000))
         client.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -280,6 +281,28 @@ def test_a_stop_does_not_wait_longer_for_a_dead_output_than_its_deadline() -> No
     assert stage.journal.acked() == []
     assert ("begun", output.seen[0].id) in stage.journal.log
     assert output.closed
+
+
+def test_after_the_deadline_of_a_stop_nothing_more_is_sent() -> None:
+    gate = threading.Event()
+
+    def answer(_delivery: Delivery) -> Verdict:
+        gate.wait(20)
+        return Verdict()
+
+    output = ScriptedOutput(answer)
+    stage = Stage(output)
+    for number in range(3):
+        stage.block(b"%d" % number)
+    stage.lane.start()
+    wait_for(lambda: output.seen, "the first request")
+    deadline_s = time.monotonic() + 0.05
+    stage.lane.stop(deadline_s)
+    wait_for(lambda: time.monotonic() > deadline_s, "the deadline")
+    gate.set()
+    assert stage.lane.join(20)
+    assert len(output.seen) == 1
+    assert len(stage.journal.acked()) == 1
 
 
 def test_a_full_queue_has_no_room_and_says_when_it_has_again() -> None:
