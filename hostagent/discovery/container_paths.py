@@ -14,7 +14,6 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import NamedTuple
 
 from hostagent.discovery.container import Container, Mount
@@ -59,9 +58,10 @@ class _Region(NamedTuple):
 class ContainerFiles:
     """One container's file tree, as it lies on the host that is seen under `host_root`."""
 
-    def __init__(self, container: Container, host_root: str = "/") -> None:
+    def __init__(self, container: Container, host_root: str = "/", kernel: str = "") -> None:
         self._container = container
         self._host_root = host_root
+        self._upper_shows_writes = upper_shows_writes(kernel or os.uname().release)
         self._process_root = self._find_process_root()
         self._view = ""
         self._regions = [self._root_region(), *(self._mount_region(mount) for mount in container.mounts)]
@@ -132,7 +132,7 @@ class ContainerFiles:
         merged = next(filter(os.path.ismount, roots), self._process_root)
         upper = roots[-1] if roots and not os.path.ismount(roots[-1]) else ""
         self._view = merged or upper
-        chosen = upper if upper and (_upper_shows_writes() or not merged) else merged
+        chosen = upper if upper and (self._upper_shows_writes or not merged) else merged
         return _Region((), chosen, "the runtime doesn't say where its root is")
 
     def _mount_region(self, mount: Mount) -> _Region:
@@ -217,13 +217,12 @@ class _Links:
         return steps, None
 
 
-@cache
-def _upper_shows_writes() -> bool:
+def upper_shows_writes(kernel: str) -> bool:
     """Whether a watch on overlayfs' upper directory sees what is written through the merged one.
 
     Measured with Linux 6.18. Older kernels open the file below with FMODE_NONOTIFY and hide it.
     """
-    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    found = re.match(r"(\d+)\.(\d+)", kernel)
     return found is not None and (int(found[1]), int(found[2])) >= (6, 18)
 
 

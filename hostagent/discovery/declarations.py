@@ -30,6 +30,7 @@ MOST_PROBLEMS = 64
 MOST_WILD_STEPS = 4
 # Parsers that are safe with any options, once a `pattern` among them has been judged.
 PARSERS = ("json", "regex", "delimiter")
+MULTILINE_OPTIONS = ("start", "continue", "end", "negate", "flush_after")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _TAG = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,99}")
@@ -237,13 +238,20 @@ class _Judge:
         if not multiline:
             return None
         options = {"start": multiline} if isinstance(multiline, str) else dict(multiline)
+        if refused := [key for key in options if key not in MULTILINE_OPTIONS]:
+            # How much of a record is held in memory is not the tenant's to say.
+            self.note(
+                f"multiline.{shown(refused[0])} is ignored: a declaration may not say that",
+                "known: " + ", ".join(MULTILINE_OPTIONS),
+            )
+            options = {key: value for key, value in options.items() if key in MULTILINE_OPTIONS}
         for key in ("start", "continue", "end"):
             if key in options:
                 pattern = self._pattern(options[key], f"multiline.{key}")
                 if pattern is None:
                     return None
                 options[key] = pattern
-        return options
+        return options or None
 
     def _pattern(self, text: object, what: str) -> str | None:
         try:

@@ -1,12 +1,14 @@
 """Where the files of a container are found on the host."""
 
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hostagent.discovery.container import Mount
-from hostagent.discovery.container_paths import ContainerFiles
+from hostagent.discovery.container_paths import ContainerFiles, upper_shows_writes
 from tests.discovery.examples import container
 from tests.discovery.tenant import Tenant
 
@@ -127,3 +129,35 @@ def test_a_process_that_is_not_the_containers_shows_it_nothing() -> None:
     one = container(pid=os.getpid(), mounts=(Mount("/run", "", "tmpfs"),))
     assert ContainerFiles(one).locate("/run/x.log").places == ()
     assert ContainerFiles(one).locate("/etc/hostname").places == ()
+
+
+@pytest.fixture
+def merged(tenant: Tenant) -> Iterator[Path]:
+    """A mount where the runtime says the merged directory is."""
+    directory = tenant.host / "empty"
+    subprocess.run(["mount", "-t", "tmpfs", "merged", directory], check=True)
+    try:
+        yield directory
+    finally:
+        subprocess.run(["umount", directory], check=True)
+
+
+@pytest.mark.requires(root=True, tools=("mount",))
+@pytest.mark.parametrize("kernel, place", [("6.18.2-amd64", "upper"), ("6.1.0-28-amd64", "merged"), ("?", "merged")])
+def test_an_older_kernel_shows_writes_in_the_merged_directory(
+    tenant: Tenant, merged: Path, kernel: str, place: str
+) -> None:
+    located = ContainerFiles(tenant.container({}), kernel=kernel).locate("/var/log/app.log")
+    assert [one.root for one in located.places] == [str({"upper": tenant.root, "merged": merged}[place])]
+
+
+@pytest.mark.requires(root=True, tools=("mount",))
+def test_links_of_the_image_are_seen_in_the_merged_directory(tenant: Tenant, merged: Path) -> None:
+    (merged / "app").symlink_to("/data")
+    put(tenant.volume, "app.log")
+    assert tenant.read("/app/*.log") == {"/data/app.log": b"own\n"}
+
+
+@pytest.mark.parametrize("kernel, shows", [("6.18.0", True), ("7.0.0-1", True), ("6.17.9", False), ("5.15", False)])
+def test_kernels_that_show_writes_in_the_upper_directory(kernel: str, *, shows: bool) -> None:
+    assert upper_shows_writes(kernel) is shows

@@ -274,6 +274,7 @@ def test_one_bad_entry_is_reported_and_the_others_work(entry: object, message: s
         ({"parse": {"type": "script"}}, "may not use 'script'"),
         ({"parse": {"pattern": "a"}}, "names no parser"),
         ({"multiline": {"start": "^(?=.*a)x"}}, "may not"),
+        ({"multiline": {"max_bytes": "100GiB"}}, "multiline.max_bytes is ignored"),
         ({"outputs": ["secret"]}, "may not choose the outputs secret"),
         ({"stdout": True, "format": "raw"}, "`format` is ignored"),
     ],
