@@ -8,14 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hostagent.hookspecs import Component, Encoder, Framing, Parser, hookimpl
+from hostagent.hookspecs import Component, Encoder, Framing, Parser, Processor, hookimpl
 from hostagent.process.framing.auto import AutoFraming, AutoOptions
 from hostagent.process.framing.cri import CriFraming, CriOptions
 from hostagent.process.framing.docker_json import DockerJsonFraming, DockerJsonOptions
 from hostagent.process.framing.docker_local import DockerLocalFraming, DockerLocalOptions
 from hostagent.process.framing.raw import RawFraming, RawOptions
+from hostagent.process.message_lines import RawLinesEncoder, RawLinesOptions
 from hostagent.process.ndjson import NdjsonEncoder, NdjsonOptions
-from hostagent.process.regex import RegexOptions, RegexParser
+from hostagent.process.parse_json import JsonOptions, JsonParser
+from hostagent.process.parse_regex import RegexOptions, RegexParser
+from hostagent.process.processors.drop import Drop, DropOptions
+from hostagent.process.processors.fields import (
+    AddFields,
+    AddFieldsOptions,
+    RemoveFields,
+    RemoveFieldsOptions,
+    Rename,
+    RenameOptions,
+)
+from hostagent.process.processors.mask import Mask, MaskOptions
 
 
 @hookimpl
@@ -32,11 +44,30 @@ def hostagent_register_framings() -> Mapping[str, Component[Framing]]:
 
 @hookimpl
 def hostagent_register_parsers() -> Mapping[str, Component[Parser]]:
-    """Parsers: regex."""
-    return {"regex": Component(RegexOptions, lambda options, _wiring: RegexParser(options))}
+    """Parsers: regex and json."""
+    return {
+        "regex": Component(RegexOptions, lambda options, _wiring: RegexParser(options)),
+        "json": Component(JsonOptions, lambda options, _wiring: JsonParser(options)),
+    }
+
+
+@hookimpl
+def hostagent_register_processors() -> Mapping[str, Component[Processor]]:
+    """Processors: drop, keep, mask, add_fields, remove_fields, rename."""
+    return {
+        "drop": Component(DropOptions, lambda options, _wiring: Drop(options, keep=False)),
+        "keep": Component(DropOptions, lambda options, _wiring: Drop(options, keep=True)),
+        "mask": Component(MaskOptions, lambda options, _wiring: Mask(options)),
+        "add_fields": Component(AddFieldsOptions, lambda options, _wiring: AddFields(options)),
+        "remove_fields": Component(RemoveFieldsOptions, lambda options, _wiring: RemoveFields(options)),
+        "rename": Component(RenameOptions, lambda options, _wiring: Rename(options)),
+    }
 
 
 @hookimpl
 def hostagent_register_encoders() -> Mapping[str, Component[Encoder]]:
-    """Encoders: ndjson."""
-    return {"ndjson": Component(NdjsonOptions, lambda _options, _wiring: NdjsonEncoder())}
+    """Encoders: ndjson, and raw for the messages alone."""
+    return {
+        "ndjson": Component(NdjsonOptions, lambda _options, _wiring: NdjsonEncoder()),
+        "raw": Component(RawLinesOptions, lambda _options, _wiring: RawLinesEncoder()),
+    }

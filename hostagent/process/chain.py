@@ -19,6 +19,7 @@ from hostagent.config.parts import Parts
 from hostagent.errors import ConfigError, ConfigProblem
 from hostagent.hookspecs import Framed, Framing, Parser, Processor, Wiring
 from hostagent.model import Batch, Processed, Scalar, Target
+from hostagent.process.batches import row_count
 from hostagent.process.charset import Charset, Utf8, charset_of
 from hostagent.process.framing import joining
 from hostagent.process.framing.docker_local import DockerLocalFraming, FrameBreaks
@@ -106,8 +107,11 @@ class Chain:
         if self._parser is not None:
             batches, unparsed = self._parser.parse(batch)
             done.unparsed += unparsed
-        for processor in self._processors:
-            batches = [made for one in batches for made in processor.process(one)]
+        if self._processors:
+            before = sum(map(row_count, batches))
+            for processor in self._processors:
+                batches = [made for one in batches for made in processor.process(one)]
+            done.dropped += before - sum(map(row_count, batches))
         done.batches += batches
 
 
@@ -164,7 +168,8 @@ def digest_of(source: SourceConfig) -> str:
     made_of = [
         PROCESS_VERSION,
         *(_described(part) for part in (source.format, source.parse, *source.processors)),
-        source.multiline,
+        # When lines are given up waiting for shows in which bytes are one block, not in what becomes of them.
+        msgspec.structs.replace(source.multiline, flush_after_s=1.0) if source.multiline else None,
         source.fields,
         source.encoding,
         source.invalid_utf8,

@@ -12,11 +12,10 @@ from hostagent.hookspecs import Framed
 from hostagent.model import Batch, Text
 from hostagent.process.confine import Confined, confine
 from hostagent.process.grouping import Grouping
-from hostagent.process.patterns import Compiled, compile_pattern
-from hostagent.process.text import absent_byte
+from hostagent.process.patterns import Compiled, compile_pattern, replace
+from hostagent.process.text import absent_byte, is_lines
 
 _ONE_COLUMN = ("message",)
-_LINES = (b"\n",)
 
 
 class Multiline:
@@ -39,12 +38,12 @@ class Multiline:
             return None
         batch = framed.batches[0]
         text = batch.text
-        if text is None or text.names != _ONE_COLUMN or text.seps != _LINES or text.escaped:
+        if text is None or not is_lines(text):
             return None
         between = absent_byte(text.data)
         if between is None:
             return None
-        joined = _replaced(self._breaks, text.data[:-1], between)
+        joined = replace(self._breaks, text.data[:-1], between)
         if len(joined) > self._max_bytes and max(map(len, joined.split(between))) > self._max_bytes:
             return None
         consumed = framed.consumed
@@ -66,12 +65,6 @@ def _start_of_last(lines: int, framed: Framed, data: bytes) -> int:
     for _ in range(lines):
         position = data.rfind(b"\n", 0, position - 1) + 1
     return position
-
-
-def _replaced(pattern: Compiled, data: bytes, by: bytes) -> bytes:
-    if pattern.octets is not None and data.isascii():
-        return pattern.octets.sub(by, data)
-    return pattern.chars.sub(by.decode(), data.decode()).encode()
 
 
 def _breaks_between_records(config: MultilineConfig) -> Compiled | None:

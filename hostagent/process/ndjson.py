@@ -106,8 +106,8 @@ def dump(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """JSON of a value; text that came from bytes which are no UTF-8 (file names) shows U+FFFD in their place."""
     try:
         return orjson.dumps(value)
-    except TypeError:
-        return orjson.dumps(_presentable(value))
+    except TypeError:  # also for numbers of more than 64 bits, which msgspec writes
+        return msgspec.json.encode(_presentable(value))
 
 
 def _presentable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
@@ -117,6 +117,4 @@ def _presentable(value: Any) -> Any:  # noqa: ANN401 - any JSON value
         return {_presentable(key): _presentable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_presentable(item) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value if -(2**63) <= value < 2**64 else str(value)
     return value

@@ -17,10 +17,6 @@ class Compiled(NamedTuple):
     chars: re.Pattern[str]
     octets: re.Pattern[bytes] | None
 
-    def suits(self, data: bytes) -> bool:
-        """Whether the bytes can be searched as they are."""
-        return self.octets is not None and data.isascii()
-
 
 def compile_pattern(source: str, flags: int = re.ASCII) -> Compiled:
     """Compile both forms; ValueError says what is wrong with the pattern."""
@@ -41,3 +37,11 @@ def search(pattern: Compiled, value: bytes) -> re.Match[bytes] | re.Match[str] |
     if pattern.octets is not None and value.isascii():
         return pattern.octets.search(value)
     return pattern.chars.search(value.decode("utf-8", "surrogateescape"))
+
+
+def replace(pattern: Compiled, value: bytes, by: bytes) -> bytes:
+    """The value with every match replaced by exactly these bytes."""
+    by = by.replace(b"\\", b"\\\\")  # a template, whose one special character is the backslash
+    if pattern.octets is not None and value.isascii():
+        return pattern.octets.sub(by, value)
+    return pattern.chars.sub(by.decode(), value.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")

@@ -31,6 +31,11 @@ RARE = (
 )
 
 
+def is_lines(text: Text) -> bool:
+    """Whether the rows are messages and nothing else, each a line as it stood in a file."""
+    return text.names == ("message",) and text.seps == (b"\n",) and not text.escaped
+
+
 def absent_byte(data: bytes) -> bytes | None:
     """A byte that does not occur and can set rows apart; None when all are taken."""
     return next((byte for byte in RARE if byte not in data), None)

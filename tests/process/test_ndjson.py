@@ -111,7 +111,7 @@ def test_names_of_files_that_are_no_utf8_are_shown_with_replacements() -> None:
 def test_records_keep_every_json_type() -> None:
     record = {"n": 2**64, "f": 1.5, "none": None, "list": [1, {"a": "\x00"}], "yes": True}
     batch = Batch(rows=2, constants={}, records=[record, {}])
-    expected = b'{"n":"18446744073709551616","f":1.5,"none":null,"list":[1,{"a":"\\u0000"}],"yes":true}\n{}\n'
+    expected = b'{"n":18446744073709551616,"f":1.5,"none":null,"list":[1,{"a":"\\u0000"}],"yes":true}\n{}\n'
     assert encoded([batch]) == expected
 
 

@@ -14,7 +14,7 @@ from hostagent.process.framing.cri import CriFraming
 from hostagent.process.framing.docker_json import DockerJsonFraming
 from hostagent.process.framing.raw import RawFraming
 from hostagent.process.multiline import Multiline
-from hostagent.process.regex import RegexOptions, RegexParser
+from hostagent.process.parse_regex import RegexOptions, RegexParser
 from hostagent.process.scan import SLICE_LENGTH
 from tests.process.reading import CONSTANTS, assert_cuts_do_not_show, bare, whole
 

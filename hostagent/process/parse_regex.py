@@ -17,7 +17,7 @@ from hostagent.model import Batch
 from hostagent.process.confine import confine
 from hostagent.process.patterns import compile_pattern, search
 from hostagent.process.scan import scans
-from hostagent.process.text import columns_of
+from hostagent.process.text import columns_of, is_lines
 
 MESSAGE = "message"
 Row = tuple[bytes, ...]
@@ -49,7 +49,7 @@ class RegexParser:
 
     def parse(self, batch: Batch) -> tuple[list[Batch], int]:
         text = batch.text
-        if text is not None and text.names == (MESSAGE,) and text.seps == (b"\n",) and not text.escaped:
+        if text is not None and is_lines(text):
             found = self._in_lines(text.data)
             if all(found):
                 return [self._parsed(batch, (), found)], 0
