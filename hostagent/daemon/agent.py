@@ -17,6 +17,7 @@ from hostagent.config.listen import parse_listen
 from hostagent.config.parts import Parts
 from hostagent.daemon.finding import Finding
 from hostagent.daemon.memory import Memory
+from hostagent.daemon.network import NetworkWatch
 from hostagent.daemon.reloading import Reloading
 from hostagent.daemon.reports import Reports
 from hostagent.daemon.wiring import Assembly, Callbacks, load_checked
@@ -121,6 +122,7 @@ class Daemon:
             lanes=self._lanes,
             notices=self._notices,
         )
+        self.network = NetworkWatch(self._on_network, clock)
         addresses = [parse_listen(text) for text in config.api.listen]
         self.api = Api(addresses, reports.routes(), clock, tcp_serves_all=config.api.tcp_serves_all)
 
@@ -144,6 +146,7 @@ class Daemon:
             self.finding.begin(self._assembly, source)
         reader = threading.Thread(target=self._read, args=(once,), name="reader")
         reader.start()
+        self.network.start()
         while reader.is_alive() and not self._stop.is_set():
             self._clock.wait(self._wake, min(WATCH_S, self.notifier.watchdog_interval_s or WATCH_S))
             if not self._stop.is_set():
@@ -174,6 +177,7 @@ class Daemon:
             counters = lane.status().counters
             log.info("output %s: delivered %d records of %d bytes", lane.name, counters.records, counters.raw_bytes)
         self.finding.close()
+        self.network.stop()
         self.api.stop()
         self._watcher.close()
         self.checkpoint.close()
@@ -210,6 +214,12 @@ class Daemon:
 
     def _on_acked(self, block: Block) -> None:
         self.reader.note_acked(block)
+
+    # -- other threads -------------------------------------------------------------------------------------------
+
+    def _on_network(self) -> None:
+        for lane in self._lanes():
+            lane.nudge()
 
     # -- the main thread -----------------------------------------------------------------------------------------
 
