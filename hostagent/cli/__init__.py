@@ -1,7 +1,7 @@
 """What a person types: one small module per group of commands.
 
 Stands above the daemon and owns words, exit codes and printing. Heavy imports stay inside the command that needs
-them, so that `hostagent status` costs little; nothing here touches a log file or the state database itself.
+them, so that `hostagent status` costs little; nothing here writes to a log file or the state.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ COMMANDS = {
     "status": "status",
     "files": "files",
     "explain": "explain",
+    "spool": "spool",
+    "dead-letters": "letters",
     "test": "samples",
     "plugins": "about",
     "version": "about",

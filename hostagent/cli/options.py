@@ -1,14 +1,18 @@
 """The options that commands share, so that each is spelt, explained and defaulted in one place.
 
-Stands between click and every command; it reads no file.
+Stands between click and every command; of files it reads no more than where the configuration says the state is.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
+
+from hostagent.errors import HostagentError
 
 DEFAULT_CONFIG = "/etc/hostagent/hostagent.yaml"
 
@@ -42,3 +46,35 @@ def api_option() -> Decorator:
         metavar="ADDRESS",
         help="Where the agent listens (unix:/path or host:port), instead of what the configuration says.",
     )
+
+
+def data_dir_option() -> Decorator:
+    """`--data-dir PATH`."""
+    return click.option(
+        "--data-dir",
+        "data_dir",
+        type=click.Path(file_okay=False),
+        help="Where the agent keeps its state, instead of what the configuration says.",
+    )
+
+
+def find_data_dir(config_path: str, override: str | None) -> Path:
+    """Where the state lies; it is found even while the rest of the configuration is broken."""
+    from hostagent.config.load import read_data_dir
+
+    if override is not None:
+        data_dir, said = Path(override), "--data-dir"
+    else:
+        data_dir, said = read_data_dir(config_path), f"data_dir of {config_path}"
+    try:
+        os.listdir(data_dir)
+    except FileNotFoundError:
+        hint = "name the right configuration with -c, or the directory with --data-dir"
+        raise HostagentError(f"{data_dir} ({said}) does not exist: no agent has run with it; {hint}") from None
+    except PermissionError:
+        raise HostagentError(
+            f"{data_dir} ({said}): this user may not look into it: use sudo, or the agent's user"
+        ) from None
+    except OSError as error:
+        raise HostagentError(f"{data_dir} ({said}) can't be read: {error.strerror}") from error
+    return data_dir

@@ -7,6 +7,7 @@ what is shown.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import click
 import msgspec
@@ -14,12 +15,29 @@ import msgspec
 from hostagent.config.units import format_duration, format_size
 from hostagent.observe.log import visible
 
-__all__ = ["age", "count", "heading", "print_json", "size", "table", "trouble", "visible", "visible_lines"]
+__all__ = [
+    "age",
+    "compact_json",
+    "count",
+    "heading",
+    "moment",
+    "print_json",
+    "size",
+    "table",
+    "trouble",
+    "visible",
+    "visible_lines",
+]
 
 
 def print_json(value: object) -> None:
     """A value as indented JSON."""
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def compact_json(value: object) -> str:
+    """A value as JSON on one line."""
+    return msgspec.json.encode(value).decode()
 
 
 def heading(text: str) -> None:
@@ -61,6 +79,13 @@ def size(size_bytes: int | None) -> str:
 def age(seconds: float | None) -> str:
     """A duration for people, a dash for none."""
     return "-" if seconds is None else format_duration(seconds)
+
+
+def moment(at_ns: int | None) -> str:
+    """A time of the wall clock in UTC, a dash for none."""
+    if at_ns is None:
+        return "-"
+    return datetime.fromtimestamp(at_ns / 1e9, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def count(number: int) -> str:

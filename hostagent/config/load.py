@@ -30,6 +30,7 @@ Verify = Callable[[Config], Iterable[ConfigProblem]]
 Scan = Callable[[Iterable[str], Iterable[str]], Iterable[str]]
 
 DEFAULT_PATH = "/etc/hostagent/hostagent.yaml"
+DEFAULT_DATA_DIR = Path("/var/lib/hostagent")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 # Read with the parts at hand; every other option of a source or output is read by its type alone.
 _PART_KEYS = {"name", "type", "options", "format", "parse", "processors", "encoding"}
@@ -70,6 +71,18 @@ def read_api(path: str | Path, environment: Mapping[str, str] = os.environ) -> A
             if isinstance(section, ApiConfig):
                 return section
     return ApiConfig()
+
+
+def read_data_dir(path: str | Path, environment: Mapping[str, str] = os.environ) -> Path:
+    """`data_dir` alone, whatever is wrong elsewhere: state can be looked at while the configuration is broken."""
+    ignored = Problems()
+    for file in [str(path), *_conf_d(str(path))]:
+        root = read_nodes(file, environment, ignored)
+        if isinstance(root, MapNode) and "data_dir" in root.items:
+            node = root.items["data_dir"][1]
+            if isinstance(node, ScalarNode):
+                return Path(node.text)
+    return DEFAULT_DATA_DIR
 
 
 def read_part(kind: str, value: object, components: Mapping[str, Component[Any]], where: str) -> PartConfig:
@@ -167,7 +180,7 @@ class _Loader:
         if not self._outputs and not self._problems.found:
             hint = "add `outputs: {main: {type: http, url: …}}`"
             self._problems.add(Place(self._path), "no output is configured: there is nowhere to send lines", hint)
-        data_dir = values.setdefault("data_dir", Path("/var/lib/hostagent"))
+        data_dir = values.setdefault("data_dir", DEFAULT_DATA_DIR)
         if isinstance(data_dir, Path):
             place = self._single["data_dir"].node.place if "data_dir" in self._single else Place(self._path)
             check_data_dir(data_dir, place, self._problems)

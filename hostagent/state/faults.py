@@ -49,6 +49,13 @@ def sqlite_fault(path: str | os.PathLike[str], doing: str, error: sqlite3.Error)
     return StateError(f"{os.fspath(path)}: can't {doing}: {error}" + (f" ({hint})" if hint else ""))
 
 
+def look_fault(path: str | os.PathLike[str], error: OSError) -> StateError:
+    """A StateError for a command that only looks: it needs other rights than the agent, who has to write."""
+    hint = "use sudo, or run this as the agent's user" if error.errno in {errno.EACCES, errno.EPERM} else ""
+    hint = hint or _OS_HINTS.get(error.errno or 0, "")
+    return StateError(f"{os.fspath(path)}: can't read it: {error.strerror or error}" + (f" ({hint})" if hint else ""))
+
+
 def os_fault(path: str | os.PathLike[str], doing: str, error: OSError) -> StateError:
     """A StateError for what the kernel answered while `doing` something at `path`."""
     hint = _OS_HINTS.get(error.errno or 0, "")

@@ -11,9 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from hostagent.errors import StateError
-from hostagent.state.faults import os_fault
+from hostagent.state.faults import look_fault
 from hostagent.state.frames import Damage, Frame, read_payload
+from hostagent.state.marks import Cursor
 from hostagent.state.spooled import BLOCK_FRAME, SPOOL_DIRECTORY, SpooledBlock, SpoolHeader, decode_block, decode_header
 from hostagent.state.survey import Segment, open_for_reading, scan_segment, segment_at, survey
 
@@ -28,6 +31,13 @@ class ListedBlock(NamedTuple):
     damage: str
 
 
+class Strange(NamedTuple):
+    """What does not belong as it is: segments that are listed and not there, names that are not the agent's."""
+
+    missing: tuple[int, ...]
+    foreign: tuple[str, ...]
+
+
 def spools(data_dir: Path) -> list[Path]:
     """The directories of all outputs that ever spooled."""
     try:
@@ -35,7 +45,7 @@ def spools(data_dir: Path) -> list[Path]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise os_fault(data_dir / SPOOL_DIRECTORY, "list it", error) from error
+        raise look_fault(data_dir / SPOOL_DIRECTORY, error) from error
 
 
 def list_blocks(place: Path, *, verify: bool = False) -> Iterator[ListedBlock]:
@@ -43,13 +53,11 @@ def list_blocks(place: Path, *, verify: bool = False) -> Iterator[ListedBlock]:
     try:
         for segment, start, limit in _extents(place):
             for found in scan_segment(segment, start, limit, payloads=verify):
-                header = found.header if isinstance(found, Damage) or found.kind == BLOCK_FRAME else None
-                why = found.why if isinstance(found, Damage) else "" if header is not None else "this is no block"
-                offset = found.start if isinstance(found, Damage) else found.offset
-                known = decode_header(header) if header is not None else None
-                yield ListedBlock(segment.path, offset, found.end - offset, known, why)
+                if isinstance(found, Damage) and not segment.path.exists() and _drained(place, segment):
+                    break
+                yield _listed(segment, found)
     except OSError as error:
-        raise os_fault(place, "read it", error) from error
+        raise look_fault(place, error) from error
 
 
 def read_block(listed: ListedBlock) -> SpooledBlock:
@@ -66,8 +74,53 @@ def read_block(listed: ListedBlock) -> SpooledBlock:
             if payload is not None:
                 return decode_block(found.header, payload)
     except OSError as error:
-        raise os_fault(listed.segment, "read it", error) from error
+        raise look_fault(listed.segment, error) from error
+    except msgspec.DecodeError as error:
+        raise StateError(
+            f"{listed.segment}: the block at byte {listed.offset} is of another version: {error}"
+        ) from None
     raise StateError(f"{listed.segment}: no sound block at byte {listed.offset}")
+
+
+def strange_in(directory: Path) -> Strange:
+    """What is odd about a spool's directory; what a running agent makes or drains while we look is not."""
+    try:
+        found = survey(directory)
+        again = survey(directory) if found.missing else found
+    except OSError as error:
+        raise look_fault(directory, error) from error
+    missing = [number for number in found.missing if number in again.missing]
+    return Strange(tuple(missing), tuple(found.foreign))
+
+
+def disk_bytes(directory: Path) -> int:
+    """What a spool's segments take on disk."""
+    try:
+        return sum(segment.size for segment in survey(directory).segments)
+    except OSError as error:
+        raise look_fault(directory, error) from error
+
+
+def _listed(segment: Segment, found: Frame | Damage) -> ListedBlock:
+    offset = found.start if isinstance(found, Damage) else found.offset
+    bytes_ = found.end - offset
+    if isinstance(found, Damage):
+        header, why = found.header, found.why
+    elif found.kind == BLOCK_FRAME:
+        header, why = found.header, ""
+    else:
+        header, why = None, "this is no block"
+    try:
+        known = decode_header(header) if header is not None else None
+    except msgspec.DecodeError as error:
+        known, why = None, why or f"its header is of another version: {error}"
+    return ListedBlock(segment.path, offset, bytes_, known, why)
+
+
+def _drained(place: Path, segment: Segment) -> bool:
+    """Whether the agent has removed a segment since we listed it, because all of it was delivered."""
+    mark = Cursor.read(place) if place.is_dir() else None
+    return mark is not None and mark.head_segment > segment.number
 
 
 def _extents(place: Path) -> Iterator[tuple[Segment, int, int]]:

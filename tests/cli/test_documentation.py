@@ -20,24 +20,33 @@ def section(name: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+def every_command() -> dict[str, click.Command]:
+    """Full name → command, those inside groups included."""
+    found = {}
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            found.update({f"{name} {inner}": one for inner, one in command.commands.items()})
+        else:
+            found[name] = command
+    return found
+
+
+@pytest.mark.parametrize("name", every_command())
 def test_every_command_is_in_the_documentation_with_its_options(name: str) -> None:
-    text = section(name)
+    text = section(name.partition(" ")[0])
     assert f"`hostagent {name}" in text
     general = (DOCS / "cli.md").read_text().split("\n## ")[0]
-    command = main.get_command(click.Context(main), name)
-    assert command is not None
-    for parameter in command.params:
+    for parameter in every_command()[name].params:
         if isinstance(parameter, click.Option):
             spelt = parameter.opts[-1]
             assert f"`{spelt}" in text or f"[{spelt}" in text or f"`{spelt}" in general or f"{spelt} " in general, spelt
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", every_command())
 def test_every_command_that_answers_has_json(name: str) -> None:
-    command = main.get_command(click.Context(main), name)
-    assert command is not None
-    has_json = any("--json" in parameter.opts for parameter in command.params)
+    has_json = any("--json" in parameter.opts for parameter in every_command()[name].params)
     assert has_json is (name != "run")
 
 

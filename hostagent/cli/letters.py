@@ -1,0 +1,145 @@
+"""`hostagent dead-letters`: what backends refused for good, with their reasons.
+
+Lists and prints beside a running agent or without one; it only reads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hostagent.cli import show
+from hostagent.cli.options import config_option, data_dir_option, find_data_dir, json_option
+from hostagent.errors import EXIT_FAILURE, EXIT_OK, HostagentError, StateError
+
+if TYPE_CHECKING:
+    from hostagent.state.dead_letters import DeadLetter
+
+
+@click.group()
+def dead_letters() -> None:
+    """Look at what was refused.
+
+    An entry holds the records of one request that its backend refused for good.
+    """
+
+
+@dead_letters.command()
+@click.argument("output", required=False)
+@config_option()
+@data_dir_option()
+@json_option()
+def ls(output: str | None, config_path: str, data_dir: str | None, as_json: bool) -> None:
+    """List the entries, with the backend's reasons."""
+    state = find_data_dir(config_path, data_dir)
+    entries = [letter for directory in _directories(state, output) for letter in _entries(directory)]
+    if as_json:
+        show.print_json([_entry_json(letter) for letter in entries])
+        return
+    if not entries:
+        click.echo("there are no dead letters")
+        return
+    rows = [
+        (
+            letter.header.output,
+            letter.id,
+            show.moment(letter.header.at_ns),
+            show.count(len(letter.header.sizes)),
+            show.size(sum(letter.header.sizes)),
+            "; ".join(letter.header.reasons),
+        )
+        for letter in entries
+    ]
+    show.table(("output", "entry", "refused", "records>", "size>", "why"), rows)
+
+
+@dead_letters.command()
+@click.argument("output")
+@click.argument("entries", metavar="[ENTRY]...", nargs=-1)
+@config_option()
+@data_dir_option()
+@json_option()
+@click.pass_context
+def cat(
+    ctx: click.Context, *, output: str, entries: tuple[str, ...], config_path: str, data_dir: str | None, as_json: bool
+) -> None:
+    """Print the records of some entries, or of all.
+
+    As they were sent, one after the other. With --json one object a record, with the entry and the reason.
+    """
+    from hostagent.state.dead_letters import read_records
+
+    state = find_data_dir(config_path, data_dir)
+    failed = False
+    for directory in _directories(state, output):
+        for letter in chosen(directory, entries):
+            try:
+                records = read_records(directory, letter.id)
+            except StateError as error:
+                click.echo(show.visible(f"hostagent: {error}"), err=True)
+                failed = True
+                continue
+            for number, record in enumerate(records):
+                if as_json:
+                    reason = letter.header.reasons[letter.header.why[number]]
+                    text = record.decode(errors="backslashreplace").removesuffix("\n")
+                    click.echo(show.compact_json({"entry": letter.id, "reason": reason, "record": text}))
+                else:
+                    click.echo(record, nl=not record.endswith(b"\n"))
+    ctx.exit(EXIT_FAILURE if failed else EXIT_OK)
+
+
+def chosen(directory: Path, entries: tuple[str, ...]) -> list[DeadLetter]:
+    """The entries that are named, all when none is; HostagentError when one is not there."""
+    there = _entries(directory)
+    unknown = set(entries) - {letter.id for letter in there}
+    if unknown:
+        raise HostagentError(f"there is no entry {min(unknown)} in {directory}: see `hostagent dead-letters ls`")
+    return [letter for letter in there if not entries or letter.id in entries]
+
+
+def _directories(state: Path, output: str | None) -> list[Path]:
+    from hostagent.state.dead_letters import DEAD_LETTERS_DIRECTORY
+    from hostagent.state.faults import look_fault
+    from hostagent.state.spooled import directory_name
+
+    parent = state / DEAD_LETTERS_DIRECTORY
+    try:
+        there = sorted(path for path in parent.iterdir() if path.is_dir())
+    except FileNotFoundError:
+        there = []
+    except OSError as error:
+        raise look_fault(parent, error) from error
+    if output is None:
+        return there
+    wanted = parent / directory_name(output)
+    if wanted not in there:
+        names = ", ".join(path.name for path in there) or "none"
+        raise HostagentError(f"output {output} has no dead letters in {state} (outputs that have: {names})")
+    return [wanted]
+
+
+def _entries(directory: Path) -> list[DeadLetter]:
+    from hostagent.state.dead_letters import read_entries
+    from hostagent.state.faults import look_fault
+
+    try:
+        return list(read_entries(directory))
+    except OSError as error:
+        raise look_fault(directory, error) from error
+
+
+def _entry_json(letter: DeadLetter) -> dict[str, object]:
+    header = letter.header
+    return {
+        "output": header.output,
+        "entry": letter.id,
+        "refused_ns": header.at_ns,
+        "block": header.block,
+        "records": len(header.sizes),
+        "bytes": sum(header.sizes),
+        "disk_bytes": letter.bytes,
+        "reasons": header.reasons,
+    }
