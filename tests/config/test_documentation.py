@@ -22,6 +22,7 @@ from hostagent.config.model import (
 from hostagent.config.options import Option, options_of
 from hostagent.config.units import format_size
 from hostagent.plugins import HOOKS, build_plugin_manager, collect_parts
+from hostagent.process.processors.condition import ConditionOptions
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 SECTIONS: dict[str, type[msgspec.Struct]] = {
@@ -31,6 +32,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "log": LogConfig,
     "Sources": SourceConfig,
     "multiline": MultilineConfig,
+    "condition": ConditionOptions,
     "Outputs": OutputConfig,
     "block": BlockConfig,
     "spool": SpoolConfig,
