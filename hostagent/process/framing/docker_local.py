@@ -29,6 +29,8 @@ _STREAM = slice(2, 8)
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _TIME, _LINE, _PARTIAL, _METADATA = 2, 3, 4, 5
 _IS_LAST = 1
+# Both lengths, stream, time and an empty line.
+_LEAST_BYTES = 2 * LENGTH_BYTES + 20
 _LINE_KEY = _LINE << 3 | _BYTES
 # Masks that move groups of seven bits together, two by two: bytes of a number, lowest first.
 _EVEN_GROUPS, _ODD_GROUPS = 0x7F_00_7F_00_7F_00_7F_00_7F, 0x7F_00_7F_00_7F_00_7F_00
@@ -45,8 +47,10 @@ class DockerLocalFraming:
     """Length-prefixed records; the parts of a line over 16 KiB are joined per stream."""
 
     def frame(self, data: bytes, constants: Mapping[str, Scalar], *, final: bool, limit_bytes: int) -> Framed:
-        lines = list(_lines(data, final=final, limit_bytes=limit_bytes))
-        joined = join(lines, final=final, limit_bytes=limit_bytes)
+        rows, starts, end = plain_rows(data, limit_bytes)
+        if rows and (end == len(data) or (not final and _may_grow(data, end))):
+            return Framed([Batch(rows=len(rows), constants=constants, names=COLUMNS, values=rows)], end, starts)
+        joined = join(_lines(data, final=final, limit_bytes=limit_bytes), final=final, limit_bytes=limit_bytes)
         batches = [_batch(kind, list(run), constants) for kind, run in runs(joined.records)]
         return Framed(batches, joined.consumed, joined.starts)
 
@@ -68,6 +72,49 @@ class _Entry(NamedTuple):
     time_ns: int
     line: bytes
     whole: bool
+
+
+def plain_rows(data: bytes, limit_bytes: int) -> tuple[list[tuple[bytes, ...]], list[int], int]:
+    """Rows of the records that hold a stream, a time and a whole line, as nearly all do; where each begins; the end.
+
+    Ends before the first record of any other kind. Nanoseconds of our time have nine groups of seven bits, the lengths
+    of Docker's lines one to three.
+    """
+    rows: list[tuple[bytes, ...]] = []
+    starts: list[int] = []
+    position, stop = 0, len(data)
+    while position + _LEAST_BYTES <= stop:
+        length = data[position : position + LENGTH_BYTES]
+        end = position + int.from_bytes(length, "big") + 2 * LENGTH_BYTES
+        size, begin = data[position + 23], position + 24
+        if size > 127:
+            size, begin = size & 127 | data[begin] << 7, begin + 1
+            if size > 16383:
+                size, begin = size & 16383 | data[begin] << 14, begin + 1
+        if (
+            begin + size + LENGTH_BYTES != end
+            or end > position + MOST_BYTES + 2 * LENGTH_BYTES
+            or data[end - LENGTH_BYTES : end] != length
+            or data[position + 4 : position + 13] not in HEADS
+            or data[position + 22] != _LINE_KEY
+            or data[position + 21] > 127
+            or data[position + 20] < 128
+            or size >= limit_bytes
+        ):
+            break
+        groups = int.from_bytes(data[position + 13 : position + 22], "little")
+        rows.append((_stamp(_joined_groups(groups)), data[position + 6 : position + 12], data[begin : begin + size]))
+        starts.append(position)
+        position = end
+    return rows, starts, position
+
+
+def _joined_groups(groups: int) -> int:
+    """The number in nine bytes that each hold seven of its bits, the lowest first."""
+    pairs = groups & _EVEN_GROUPS | (groups & _ODD_GROUPS) >> 1
+    quads = pairs & _EVEN_PAIRS | (pairs & _ODD_PAIRS) >> 2
+    eights = quads & _EVEN_QUADS | (quads & _ODD_QUADS) >> 4
+    return eights & _FIRST_EIGHT | (eights & _NINTH) >> 8
 
 
 def _lines(data: bytes, *, final: bool, limit_bytes: int) -> Iterator[Line]:
@@ -128,30 +175,10 @@ def _next_frame(data: bytes, position: int, limit: int, *, final: bool) -> int:
 
 def _line(data: bytes, start: int, end: int) -> Line:
     message = data[start + LENGTH_BYTES : end - LENGTH_BYTES]
-    entry = _plain(message) or _decoded(message)
+    entry = _decoded(message)
     if entry is None:
         return Line(end, None, b"", data[start:end], whole=True)
     return Line(end, message[_STREAM], _stamp(entry.time_ns), entry.line, entry.whole)
-
-
-def _plain(message: bytes) -> _Entry | None:
-    """A record of stream, time and line only, as nearly all are; None for any other. Nanoseconds of our time have nine
-    groups of seven bits, the lengths of most lines one or two.
-    """
-    if len(message) < 20 or message[18] != _LINE_KEY or message[17] > 127 or message[16] < 128:
-        return None
-    size, begin = message[19], 20
-    if size > 127:
-        if len(message) < 21 or message[20] > 127:
-            return None
-        size, begin = size & 127 | message[20] << 7, 21
-    if begin + size != len(message):
-        return None
-    groups = int.from_bytes(message[9:18], "little")
-    pairs = groups & _EVEN_GROUPS | (groups & _ODD_GROUPS) >> 1
-    quads = pairs & _EVEN_PAIRS | (pairs & _ODD_PAIRS) >> 2
-    time_ns = quads & _EVEN_QUADS | (quads & _ODD_QUADS) >> 4
-    return _Entry(time_ns & _FIRST_EIGHT | (time_ns & _NINTH) >> 8, message[begin:], True)
 
 
 def _decoded(message: bytes) -> _Entry | None:
