@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 import pluggy
@@ -63,6 +63,22 @@ class Discovery(Protocol):
 
     def notices(self) -> list[Notice]:
         """What is not collected right now, and why; called from another thread."""
+
+
+class Explained(NamedTuple):
+    """What a discovery makes of a thing it knows by a name: the steps to its decision, and the ids of its targets."""
+
+    subject: str
+    steps: tuple[str, ...]
+    targets: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A discovery whose targets belong to things with names, such as containers."""
+
+    def explain(self, name: str) -> list[Explained]:
+        """Everything that goes by this name; called from another thread."""
 
 
 class Content(Protocol):

@@ -121,6 +121,7 @@ class Daemon:
             checkpoint=self.checkpoint,
             lanes=self._lanes,
             notices=self._notices,
+            explain=self.finding.explain,
         )
         self.network = NetworkWatch(self._on_network, clock)
         addresses = [parse_listen(text) for text in config.api.listen]

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from hostagent.clock import Clock
 from hostagent.daemon.wiring import Assembly
 from hostagent.errors import ConfigError
-from hostagent.hookspecs import Discovery, Notice
+from hostagent.hookspecs import Discovery, Explained, Explains, Notice
 from hostagent.model import Target, TargetChange
 from hostagent.tail.known import KnownRows
 from hostagent.tail.reader import Reader
@@ -80,6 +80,15 @@ class Finding:
         """What is not collected, and why."""
         found = [notice for search in list(self._searches.values()) for notice in search.discovery.notices()]
         return [*self._refused.values(), *found]
+
+    def explain(self, name: str) -> list[tuple[str, Explained]]:
+        """What each source that knows things by names makes of everything with this one."""
+        return [
+            (search.source, explained)
+            for search in list(self._searches.values())
+            if isinstance(search.discovery, Explains)
+            for explained in search.discovery.explain(name)
+        ]
 
     def close(self) -> None:
         """Stop all discoveries."""

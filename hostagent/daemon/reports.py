@@ -17,7 +17,7 @@ from hostagent.config.model import Config
 from hostagent.deliver.lane import Lane
 from hostagent.deliver.status import LaneStatus
 from hostagent.errors import StateError
-from hostagent.hookspecs import Notice
+from hostagent.hookspecs import Explained, Notice
 from hostagent.observe.api import Answer, Route, json_answer
 from hostagent.observe.health import Health, render_health, render_readiness
 from hostagent.observe.metrics import CONTENT_TYPE, Sample, process_samples, read_process, render
@@ -30,6 +30,8 @@ from hostagent.observe.report import (
     OutputReport,
     PositionReport,
     SourceReport,
+    ThingReport,
+    ThingsReport,
 )
 from hostagent.state.checkpoint import Checkpoint, LossTotal
 from hostagent.tail.beneath import beneath
@@ -62,6 +64,7 @@ class Reports:
         checkpoint: Checkpoint,
         lanes: Callable[[], tuple[Lane, ...]],
         notices: Callable[[], list[Notice]],
+        explain: Callable[[str], list[tuple[str, Explained]]],
     ) -> None:
         self._config = config
         self._lanes = lanes
@@ -75,6 +78,7 @@ class Reports:
         self._feed = feed
         self._checkpoint = checkpoint
         self._notices = notices
+        self._explain_thing = explain
         self._started_s = clock.monotonic_s()
 
     def routes(self) -> Mapping[str, Route]:
@@ -85,7 +89,7 @@ class Reports:
             "/readyz": lambda _: _text(*render_readiness(self._health.report())),
             "/status": lambda _: json_answer(self.status()),
             "/files": lambda query: json_answer(self.files(query)),
-            "/explain": lambda query: json_answer(self.explain(query.get("path", ""))),
+            "/explain": self._explain_route,
         }
 
     def status(self) -> AgentReport:
@@ -119,6 +123,27 @@ class Reports:
         """All of `GET /explain?path=…`: what is done with a path, step by step."""
         answer = self._reader.ask(lambda: self._explain(path), ASK_S)
         return answer or ExplainReport(path=_shown(path), collected=False, steps=("the reader does not answer",))
+
+    def explain_name(self, name: str) -> ThingsReport:
+        """All of `GET /explain?name=…`: what is collected from a container, and where each of its files stands."""
+        found = self._explain_thing(name)
+        files = self._overview().files if found else ()
+        return ThingsReport(
+            name=_shown(name),
+            found=tuple(
+                ThingReport(
+                    subject=_shown(one.subject),
+                    source=source,
+                    collected=bool(one.targets),
+                    steps=tuple(map(_shown, one.steps)),
+                    files=tuple(_file(file) for file in files if file.target in one.targets),
+                )
+                for source, one in found
+            ),
+        )
+
+    def _explain_route(self, query: Mapping[str, str]) -> Answer:
+        return json_answer(self.explain_name(query["name"]) if "name" in query else self.explain(query.get("path", "")))
 
     def _explain(self, path: str) -> ExplainReport:
         """In the reader's thread."""

@@ -112,7 +112,7 @@ class ContainerTargets:
             targets |= kept
         elif has_files:
             targets |= self._files(container, files, facts, problems)
-        subject = f"container {_name_of(container)}"
+        subject = f"container {name_of(container)}"
         notices = [Notice(subject, f"{one.where}: {one.message}", one.hint) for one in problems]
         if container.log_notice is not None and self._options.stdout != "none":
             notices.insert(0, container.log_notice)
@@ -172,7 +172,7 @@ class ContainerTargets:
             multiline=declared.multiline if declared else None,
             parse=declared.parse if declared else None,
             outputs=declared.outputs if declared else None,
-            declaration=f"{_name_of(container)}: {declared.where if declared else 'standard output'}",
+            declaration=f"{name_of(container)}: {declared.where if declared else 'standard output'}",
         )
 
     def _files(
@@ -208,7 +208,7 @@ class ContainerTargets:
                     multiline=declaration.multiline,
                     parse=declaration.parse,
                     outputs=declaration.outputs,
-                    declaration=f"{_name_of(container)}: {declaration.where}",
+                    declaration=f"{name_of(container)}: {declaration.where}",
                 )
                 targets[target.id] = target
         return targets
@@ -230,7 +230,8 @@ def is_running(container: Container) -> bool:
     return container.state in (ContainerState.RUNNING, ContainerState.PAUSED)
 
 
-def _name_of(container: Container) -> str:
+def name_of(container: Container) -> str:
+    """A container's name for people: a pod's with namespace and pod."""
     if container.pod:
         return shown(f"{container.pod.namespace}/{container.pod.name}/{container.name}", 200)
     return shown(container.name or container.id[:12], 200)

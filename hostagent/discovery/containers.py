@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from hostagent.clock import Clock
 from hostagent.discovery.container import Container, ContainerChange, ContainerRuntime, ContainerState
 from hostagent.discovery.container_targets import ContainersOptions, ContainerTargets, Outcome, is_running
+from hostagent.discovery.explaining import explained, goes_by
 from hostagent.discovery.runtimes import runtimes_of
-from hostagent.hookspecs import Notice, Wiring
+from hostagent.hookspecs import Explained, Notice, Wiring
 from hostagent.model import Target, TargetChange
 
 MOST_NOTICES = 200
@@ -91,19 +92,11 @@ class ContainersDiscovery:
             found = [*found[:MOST_NOTICES], Notice("containers", f"{rest} further notices are not listed")]
         return found
 
-    def explain(self, query: str) -> list[tuple[Container, Outcome]]:
-        """Containers whose id begins with the text, or whose own or pod's name is the text, and what came of them."""
+    def explain(self, name: str) -> list[Explained]:
+        """What came of the containers whose id begins with the text, or whose own or pod's name it is."""
         with self._lock:
-            return [
-                (container, self._outcomes[container_id])
-                for container_id, container in self._containers.items()
-                if query
-                and (
-                    container_id.startswith(query)
-                    or query == container.name
-                    or (container.pod is not None and query in (container.pod.name, _full_name(container)))
-                )
-            ]
+            pairs = [(one, self._outcomes[container_id]) for container_id, one in self._containers.items()]
+        return [explained(container, outcome) for container, outcome in pairs if goes_by(container, name)]
 
     def _start(self, number: int, runtime: ContainerRuntime, inbox: _Inbox, stop: threading.Event) -> None:
         def follow() -> None:
@@ -163,11 +156,6 @@ class ContainersDiscovery:
                 publish(TargetChange("added", target))
             elif before[target_id] != target:
                 publish(TargetChange("changed", target))
-
-
-def _full_name(container: Container) -> str:
-    assert container.pod is not None
-    return f"{container.pod.namespace}/{container.pod.name}/{container.name}"
 
 
 def build_containers(options: ContainersOptions, wiring: Wiring) -> ContainersDiscovery:

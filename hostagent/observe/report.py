@@ -129,6 +129,23 @@ class FilesReport(msgspec.Struct, frozen=True, kw_only=True):
     left_out: int = 0
 
 
+class ThingReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one source makes of one thing with a name, such as a container, and the files it has of it."""
+
+    subject: str
+    source: str
+    collected: bool
+    steps: tuple[str, ...] = ()
+    files: tuple[FileReport, ...] = ()
+
+
+class ThingsReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole of `GET /explain?name=…`: everything that goes by a name."""
+
+    name: str
+    found: tuple[ThingReport, ...] = ()
+
+
 class ExplainReport(msgspec.Struct, frozen=True, kw_only=True):
     """The whole of `GET /explain?path=…`: whether a path is collected, by which source, and the steps to it."""
 

@@ -258,11 +258,14 @@ def test_why_a_container_is_not_collected_is_explained() -> None:
         source.say("added", container(id="abd2", name="web", pod=Pod(name="web-0", namespace="shop", uid="u")))
         source.say("listed")
         source.published(2)
-        ((_, outcome),) = source.discovery.explain("abc")
-        assert outcome.why_not == "excluded by env: Env=Pre"
-        for query in ("abd", "web", "web-0", "shop/web-0/web"):
-            ((_, outcome),) = source.discovery.explain(query)
-            assert len(outcome.targets) == 1
+        (pre,) = source.discovery.explain("abc")
+        assert (pre.subject, pre.targets) == ("container pre", ())
+        assert pre.steps[1] == "excluded by env: Env=Pre"
+        for name in ("abd", "web", "web-0", "shop/web-0", "shop/web-0/web"):
+            (web,) = source.discovery.explain(name)
+            assert web.subject == "container shop/web-0/web"
+            assert len(web.targets) == 1
+            assert web.steps[1].startswith("standard output: /var/lib/docker/containers/")
         assert len(source.discovery.explain("ab")) == 2
         assert source.discovery.explain("") == []
 

@@ -85,6 +85,11 @@ def test_files_in_every_place_a_container_has(docker_runtime: DockerEngine, tmp_
         wanted = {"container_name": "everywhere", "docker_app": "shop", "team": "shop", "target": "trees"}
         assert wanted.items() <= tree.items()
         assert "k8s_pod_namespace" not in tree
+        told = collection.agent.call("explain", "everywhere").stdout
+        assert told.startswith("container everywhere: collected by source containers")
+        assert "env LOG_COLLECT_FILES: " in told
+        assert "/e.log: idle, 5 B; main " in told
+        assert "the tag 'k8s_pod_namespace' is ignored" in told
         docker_runtime.execute(container, ["sh", "-c", "mkdir -p /never; echo later > /never/there.log"])
         docker_runtime.execute(container, ["sh", "-c", "mv /e.log /e.log.1; echo again > /e.log; echo end >> /e.log.1"])
         expected |= {"/never/there.log": ["later"], "/e.log": ["list", "end", "again"]}
