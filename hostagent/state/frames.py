@@ -1,6 +1,6 @@
 """The frame: how one block or dead letter stands in a segment file, and how to find the next one after damage.
 
-`magic · version · kind · marker · lengths · crc32c of the payload · crc32c of that and the header · header · payload`.
+`magic · version · kind · marker · lengths · crc32 of the payload · crc32 of that and the header · header · payload`.
 The marker is eight random bytes drawn per segment: a log line that looks like a frame can't be taken for one after
 damage, because nobody who writes logs knows the marker. This module reads and checks bytes; it never changes a file.
 """
@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
-
-import google_crc32c
 
 VERSION = 1
 _MAGIC = b"HAF" + bytes([VERSION])
@@ -58,9 +57,9 @@ class Damage(NamedTuple):
 
 def encode_head(kind: int, marker: bytes, header: bytes, payload: bytes) -> bytes:
     """Everything of a frame that comes before its payload."""
-    prefix = _PREFIX.pack(_MAGIC, kind, marker, len(header), len(payload), google_crc32c.value(payload), 0)
+    prefix = _PREFIX.pack(_MAGIC, kind, marker, len(header), len(payload), zlib.crc32(payload), 0)
     head = prefix[:_HEAD_CRC_AT] + header
-    return prefix[:_HEAD_CRC_AT] + struct.pack("<I", google_crc32c.value(head)) + header
+    return prefix[:_HEAD_CRC_AT] + struct.pack("<I", zlib.crc32(head)) + header
 
 
 def read_frame(fd: int, offset: int, limit: int, marker: bytes) -> Frame | Damage:
@@ -78,7 +77,7 @@ def read_frame(fd: int, offset: int, limit: int, marker: bytes) -> Frame | Damag
     if offset + PREFIX_BYTES + header_bytes > limit:
         return Damage(offset, limit, "cut short in a header")
     header = os.pread(fd, header_bytes, offset + PREFIX_BYTES)
-    if google_crc32c.value(prefix[:_HEAD_CRC_AT] + header) != head_crc:
+    if zlib.crc32(prefix[:_HEAD_CRC_AT] + header) != head_crc:
         return Damage(offset, limit, "a header's checksum is wrong")
     frame = Frame(offset, kind, header, payload_bytes, payload_crc)
     if frame.end > limit:
@@ -89,7 +88,7 @@ def read_frame(fd: int, offset: int, limit: int, marker: bytes) -> Frame | Damag
 def read_payload(fd: int, frame: Frame) -> bytes | None:
     """The payload of a frame, None when its checksum is wrong."""
     payload = os.pread(fd, frame.payload_bytes, frame.payload_offset)
-    if len(payload) != frame.payload_bytes or google_crc32c.value(payload) != frame.payload_crc:
+    if len(payload) != frame.payload_bytes or zlib.crc32(payload) != frame.payload_crc:
         return None
     return payload
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from pathlib import Path
 from typing import NamedTuple
-
-import google_crc32c
 
 CURSOR_NAME = "cursor"
 MANIFEST_NAME = "segments"
@@ -56,7 +55,7 @@ class Cursor:
         turn = self._turn + 1
         slot = _SLOT.pack(_MAGIC, 0, turn, *mark)
         slot += b"\0" * (_SLOT_BYTES - 4 - len(slot))
-        slot += struct.pack("<I", google_crc32c.value(slot))
+        slot += struct.pack("<I", zlib.crc32(slot))
         os.pwrite(self._fd, slot, turn % 2 * _SLOT_BYTES)
         self._turn = turn
 
@@ -82,7 +81,7 @@ class Manifest:
             return {}
         checksum, _, entries = line.partition(b" ")
         try:
-            if int(checksum, 16) != google_crc32c.value(entries):
+            if int(checksum, 16) != zlib.crc32(entries):
                 return {}
             pairs = [entry.split(b":") for entry in entries.split()]
             return {int(number): int(size) for number, size in pairs}
@@ -94,7 +93,7 @@ class Manifest:
         if sizes == self._written:
             return
         text = b" ".join(b"%d:%d" % entry for entry in sizes.items())
-        line = b"%08x %s\n" % (google_crc32c.value(text), text)
+        line = b"%08x %s\n" % (zlib.crc32(text), text)
         os.pwrite(self._fd, line, 0)
         os.ftruncate(self._fd, len(line))
         os.fdatasync(self._fd)
@@ -114,7 +113,7 @@ def _read_cursor(fd: int) -> tuple[int, Mark | None]:
     newest: tuple[int, Mark | None] = (0, None)
     for number in (0, 1):
         slot = os.pread(fd, _SLOT_BYTES, number * _SLOT_BYTES)
-        if len(slot) != _SLOT_BYTES or int.from_bytes(slot[-4:], "little") != google_crc32c.value(slot[:-4]):
+        if len(slot) != _SLOT_BYTES or int.from_bytes(slot[-4:], "little") != zlib.crc32(slot[:-4]):
             continue
         magic, _, turn, *places = _SLOT.unpack_from(slot)
         if magic == _MAGIC and turn > newest[0]:
