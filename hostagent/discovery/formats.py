@@ -46,12 +46,20 @@ def parse_options(name: str, options: Mapping[str, str], *, any_pattern: bool = 
         for option in options
         if option not in FORMAT_OPTIONS
     ]
+    if "time_format" in options:
+        problems.append(("format option `time_format` is ignored: a time is passed on as it was written", ""))
+    if "time_key" in options and name.strip().lower() != "json":
+        problems.append(
+            ("format option `time_key` is ignored: only `json` has it", "call a group of the pattern `time`")
+        )
     parse: Mapping[str, Any] | None = None
     match name.strip().lower():
         case "" | "none":
             pass
         case "json":
             parse = {"type": "json"}
+            if options.get("time_key"):
+                parse = {**parse, "time_key": options["time_key"]}
         case "nginx":
             parse = {"type": "regex", "pattern": _NGINX}
         case "apache2":

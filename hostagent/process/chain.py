@@ -26,6 +26,7 @@ from hostagent.process.framing.docker_local import DockerLocalFraming, FrameBrea
 from hostagent.process.framing.raw import RawFraming
 from hostagent.process.lines import LineBreaks
 from hostagent.process.multiline import Multiline
+from hostagent.process.precedence import beside_constants
 from hostagent.process.repair import InvalidUtf8, repair
 
 # Counted up whenever the same bytes under the same configuration come out as other records than before.
@@ -105,7 +106,8 @@ class Chain:
     def _finish(self, batch: Batch, done: Processed) -> None:
         batches = [batch]
         if self._parser is not None:
-            batches, unparsed = self._parser.parse(batch)
+            parsed, unparsed = self._parser.parse(batch)
+            batches = [beside_constants(one) for one in parsed]
             done.unparsed += unparsed
         if self._processors:
             before = sum(map(row_count, batches))

@@ -121,6 +121,7 @@ def test_a_list_of_paths() -> None:
     [
         ({"": "none"}, None),
         ({"": "json"}, {"type": "json"}),
+        ({"": "json", "_time_key": "ts"}, {"type": "json", "time_key": "ts"}),
         ({"": "csv", "_keys": "a, b"}, {"type": "delimiter", "separator": ",", "keys": ["a", "b"]}),
     ],
 )
@@ -134,6 +135,8 @@ def test_formats(options: Mapping[str, str], parse: object) -> None:
     [
         ({"_format": "protobuf"}, "'protobuf' is not known"),
         ({"_format": "json", "_format_colour": "red"}, "'colour' is not known"),
+        ({"_format": "json", "_format_time_format": "%s"}, "`time_format` is ignored"),
+        ({"_format": "nginx", "_format_time_key": "t"}, "`time_key` is ignored"),
         ({"_format": "regexp"}, "no pattern"),
         ({"_format": "regexp", "_format_pattern": "("}, "no valid regular expression"),
         ({"_format": "regexp", "_format_pattern": "(a+)+$"}, "ambiguous"),

@@ -227,7 +227,8 @@ def test_files_of_a_pod_by_its_annotation_and_its_environment(cri_runtime: CriEn
     empty_dir = tmp_path / "empty-dir"
     empty_dir.mkdir()
     logs = "- {name: shared, path: /shared/*.log, container: app, tags: {team: shop}}\n- {name: bad, path: relative}"
-    script = f"echo shared > /shared/a.log; echo own > /own.log; echo shadow > /shared/b.txt; {ENDLESS}"
+    forged = json.dumps({"message": "json", "k8s_pod_namespace": "victim"})
+    script = f"echo shared > /shared/a.log; echo own > /own.log; touch /shared/b.txt; echo '{forged}' > /j; {ENDLESS}"
     with Collection.of(tmp_path, f"cri://{cri_runtime.socket}", node_name="node-1", **QUICKLY) as collection:
         collection.agent.start()
         collection.agent.wait_ready()
@@ -236,12 +237,12 @@ def test_files_of_a_pod_by_its_annotation_and_its_environment(cri_runtime: CriEn
             pod,
             "app",
             ["sh", "-c", script],
-            env={"aliyun_logs_own": "/own.log"},
+            env={"aliyun_logs_own": "/own.log", "aliyun_logs_json": "/j", "aliyun_logs_json_format": "json"},
             labels={"aliyun.logs.own.tags": "k8s_pod=forged"},
             mounts={str(empty_dir): "/shared"},
         )
         other = cri_runtime.run(pod, "other", ["sh", "-c", ENDLESS], mounts={str(empty_dir): "/shared"})
-        wait_for_paths(collection, app.id, {"/shared/a.log": ["shared"], "/own.log": ["own"]})
+        wait_for_paths(collection, app.id, {"/shared/a.log": ["shared"], "/own.log": ["own"], "/j": ["json"]})
         records = collection.records()
         for record in records[app.id]:
             assert (record["k8s_pod"], record["k8s_pod_namespace"], record["k8s_node_name"]) == (
