@@ -20,7 +20,7 @@ from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import Block, Loss
-from hostagent.state import files, ledger
+from hostagent.state import files, ledger, positions, totals
 from hostagent.state.faults import is_damage, sqlite_fault
 from hostagent.state.ledger import LossReason, LossTotal
 from hostagent.state.lock import DirectoryLock
@@ -34,13 +34,6 @@ T = TypeVar("T")
 BACKUP_INTERVAL_S = 300.0
 LOSSES_KEPT = 100_000
 
-_ADVANCE_POSITION = (
-    "INSERT INTO positions VALUES (?, ?, ?, ?) ON CONFLICT (file, output) DO UPDATE"
-    " SET offset = excluded.offset, anchor = excluded.anchor WHERE excluded.offset > offset"
-)
-_EXTEND_POSITION = (
-    "UPDATE positions SET offset = ?, anchor = ? WHERE file = ? AND output = ? AND offset >= ? AND offset < ?"
-)
 _PROBE = "INSERT OR REPLACE INTO meta VALUES ('probed', hex(randomblob(8)))"
 # Damage found in what was written down before the position was committed.
 _READ_AGAIN = frozenset({LossReason.SPOOL_DAMAGED, LossReason.DEAD_LETTER_DAMAGED})
@@ -143,7 +136,7 @@ class Checkpoint:
     def commit(self, begun: Sequence[Block], acked: Sequence[Block]) -> None:
         """One transaction: blocks about to be sent become in-flight, acknowledged ones move positions and are gone."""
         rows = [(block.id, block.output, block.observed_ns, _encode_parts(parts_of(block))) for block in begun]
-        reached = _reached(acked)
+        reached = positions.reached_by(acked)
         ids = [(block.id,) for block in acked]
 
         def work(connection: sqlite3.Connection) -> None:
@@ -152,7 +145,7 @@ class Checkpoint:
                     "INSERT OR IGNORE INTO inflight (id, output, observed_ns, parts) VALUES (?, ?, ?, ?)", rows
                 )
             if ids:
-                connection.executemany(_ADVANCE_POSITION, reached)
+                positions.advance(connection, reached)
                 connection.executemany("DELETE FROM inflight WHERE id = ?", ids)
 
         with self._lock:
@@ -173,27 +166,36 @@ class Checkpoint:
         with self._lock:
             self._write(lambda connection: connection.executemany("DELETE FROM inflight WHERE id = ?", values))
 
-    def set_positions(self, positions: Iterable[tuple[int, str, int, bytes]]) -> None:
-        """Put (file, output, offset, anchor) as given, forward or back."""
-        values = list(positions)
+    def set_positions(self, starts: Iterable[positions.Start], dropped: Iterable[tuple[int, str]] = ()) -> None:
+        """Put (file, output, offset, anchor) as given, forward or back; `dropped` (file, output) get no more."""
+        values, gone = list(starts), list(dropped)
+
+        def work(connection: sqlite3.Connection) -> None:
+            positions.put(connection, values)
+            positions.release(connection, gone)
+
         with self._lock:
-            self._write(lambda connection: connection.executemany(files.SET_POSITION, values))
+            self._write(work)
 
     def adopt_spooled(self, blocks: Iterable[Spooled]) -> None:
         """At start: what the spool holds need not be read again, even if its commit did not make it to the disk.
 
-        A block still in flight was spooled and not committed: now it is. Another one moves a position only if it goes
-        on from there, since blocks before it may have been forgotten together with their rows.
+        A block still in flight was spooled and not committed: now it is, and so are those in flight that lie before
+        it in a file, for they were done before it. Another one moves a position only if it goes on from there, since
+        blocks before it may have been forgotten together with their rows.
         """
 
         def work(connection: sqlite3.Connection) -> None:
+            inflight: dict[str, dict[str, tuple[InflightPart, ...]]] = {}
             for block in blocks:
-                forgotten = connection.execute("DELETE FROM inflight WHERE id = ?", (block.id,)).rowcount == 0
-                for file, start, end, anchor in (range_ for part in block.parts for range_ in part.ranges):
-                    if forgotten:
-                        connection.execute(_EXTEND_POSITION, (end, anchor, file, block.output, start, end))
-                    else:
-                        connection.execute(_ADVANCE_POSITION, (file, block.output, end, anchor))
+                if block.output not in inflight:
+                    inflight[block.output] = _inflight_parts(connection, block.output)
+                waiting = inflight[block.output]
+                done = [id_ for id_, parts in waiting.items() if id_ == block.id or _before(parts, block.parts)]
+                acked = [(block.output, [span for part in waiting.pop(id_) for span in part.ranges]) for id_ in done]
+                positions.advance(connection, positions.reached_in(acked))
+                connection.executemany("DELETE FROM inflight WHERE id = ?", [(id_,) for id_ in done])
+                positions.adopt(connection, block.output, block.parts)
 
         with self._lock:
             self._write(work)
@@ -216,7 +218,10 @@ class Checkpoint:
         return self._read(ledger.totals)
 
     def forget_files(self, older_than_ns: int) -> int:
-        """Forget files that are gone since before then and that no in-flight block names; returns how many."""
+        """Forget files that are gone since before then and that no in-flight block names; returns how many.
+
+        Their bytes stay in the totals.
+        """
 
         def work(connection: sqlite3.Connection) -> int:
             gone = {
@@ -225,8 +230,7 @@ class Checkpoint:
             }
             for (parts,) in connection.execute("SELECT parts FROM inflight").fetchall():
                 gone -= {range_.file for part in _parts_in(parts) for range_ in part.ranges}
-            connection.executemany("DELETE FROM files WHERE id = ?", [(id_,) for id_ in gone])
-            connection.executemany("DELETE FROM positions WHERE file = ?", [(id_,) for id_ in gone])
+            totals.forget(connection, gone)
             return len(gone)
 
         with self._lock:
@@ -311,17 +315,16 @@ def _parts_in(packed: bytes) -> tuple[InflightPart, ...]:
         return ()
 
 
-def _reached(blocks: Sequence[Block]) -> list[tuple[int, str, int, bytes]]:
-    """The furthest end of each file in each output."""
-    furthest: dict[tuple[int, str], tuple[int, bytes]] = {}
-    for block in blocks:
-        for part in block.parts:
-            for range_ in part.ranges:
-                key = (range_.file, block.output)
-                known = furthest.get(key)
-                if known is None or range_.end > known[0]:
-                    furthest[key] = (range_.end, range_.anchor)
-    return [(file, output, offset, anchor) for (file, output), (offset, anchor) in furthest.items()]
+def _inflight_parts(connection: sqlite3.Connection, output: str) -> dict[str, tuple[InflightPart, ...]]:
+    """The blocks of an output in flight, in cut order."""
+    rows = connection.execute("SELECT id, parts FROM inflight WHERE output = ? ORDER BY seq", (output,)).fetchall()
+    return {id_: _parts_in(packed) for id_, packed in rows}
+
+
+def _before(parts: Sequence[InflightPart], later: Sequence[InflightPart]) -> bool:
+    """Whether a block lies before another one of its output in a file they share."""
+    begins = {range_.file: range_.start for part in reversed(later) for range_ in reversed(part.ranges)}
+    return any(range_.end <= begins.get(range_.file, 0) for part in parts for range_ in part.ranges)
 
 
 def _below_positions(connection: sqlite3.Connection, losses: Sequence[Loss]) -> list[Loss]:

@@ -1,4 +1,4 @@
-"""The tables `files` and `positions`: one row per file generation, one position per output.
+"""The table `files`: one row per file generation, with its outputs' positions beside it.
 
 Statements only, run by Checkpoint inside its transactions. Names of files are bytes here and surrogate-escaped text
 above; tags are JSON in ASCII, which can spell such text too; numbers that the kernel calls unsigned are stored in
@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hostagent.model import FileId, Fingerprint, Scalar
+from hostagent.state import positions
 from hostagent.state.rows import FileRow, Position
 
-SET_POSITION = "INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)"
 _INSERT = "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _UPDATE = (
     "UPDATE files SET device = ?2, inode = ?3, birth_ns = ?4, generation = ?5, fingerprint_length = ?6,"
@@ -30,14 +30,8 @@ _WRAP = 1 << 64
 def insert(connection: sqlite3.Connection, ids: Sequence[int], rows: Sequence[FileRow]) -> None:
     """Add files with their positions under the ids given."""
     connection.executemany(_INSERT, [_values(id_, row) for id_, row in zip(ids, rows, strict=True)])
-    connection.executemany(
-        SET_POSITION,
-        [
-            (id_, output, position.offset, position.anchor)
-            for id_, row in zip(ids, rows, strict=True)
-            for output, position in row.positions.items()
-        ],
-    )
+    for id_, row in zip(ids, rows, strict=True):
+        positions.begin(connection, id_, row.positions)
     # Ids are never used twice, not even after the row with the highest one is forgotten.
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('next_file', ?)", (str(ids[-1] + 1),))
 
@@ -54,10 +48,10 @@ def load(connection: sqlite3.Connection) -> list[FileRow]:
     """
     shared: dict[str, str] = {}
     tags: dict[str, Mapping[str, Scalar]] = {}
-    positions: dict[int, dict[str, Position]] = {}
+    stands: dict[int, dict[str, Position]] = {}
     for file, output, offset, anchor in connection.execute("SELECT file, output, offset, anchor FROM positions"):
         if isinstance(output, str) and isinstance(offset, int) and offset >= 0 and isinstance(anchor, bytes):
-            positions.setdefault(file, {})[shared.setdefault(output, output)] = Position(offset, anchor)
+            stands.setdefault(file, {})[shared.setdefault(output, output)] = Position(offset, anchor)
     rows = []
     for row in connection.execute("SELECT * FROM files ORDER BY id"):
         if tuple(map(type, row[:13])) != _TYPES or not isinstance(row[13], int | None):
@@ -67,12 +61,12 @@ def load(connection: sqlite3.Connection) -> list[FileRow]:
                 tags[row[10]] = dict(json.loads(row[10]))
         except ValueError:
             tags[row[10]] = {}
-        rows.append(_row(row, shared, tags[row[10]], positions.pop(row[0], {})))
+        rows.append(_row(row, shared, tags[row[10]], stands.pop(row[0], {})))
     return rows
 
 
 def _row(
-    row: tuple[Any, ...], shared: dict[str, str], tags: Mapping[str, Scalar], positions: Mapping[str, Position]
+    row: tuple[Any, ...], shared: dict[str, str], tags: Mapping[str, Scalar], stands: Mapping[str, Position]
 ) -> FileRow:
     target = os.fsdecode(row[8])
     return FileRow(
@@ -87,7 +81,7 @@ def _row(
         storage=shared.setdefault(row[11], row[11]),
         seen_ns=row[12],
         gone_ns=row[13],
-        positions=positions,
+        positions=stands,
     )
 
 

@@ -46,7 +46,18 @@ def _first(db: Database) -> None:
         },
         pk="id",
     )
-    db.table("positions").create({"file": int, "output": str, "offset": int, "anchor": bytes}, pk=("file", "output"))
+    db.table("positions").create(
+        {
+            "file": int,
+            "output": str,
+            "offset": int,
+            "anchor": bytes,
+            "skipped": int,
+            "acked": int,
+            "wanted": int,
+        },
+        pk=("file", "output"),
+    )
     db.table("inflight").create({"seq": int, "id": str, "output": str, "observed_ns": int, "parts": bytes}, pk="seq")
     db.table("inflight").create_index(["id"], unique=True)
     db.table("losses").create(
@@ -68,6 +79,20 @@ def _first(db: Database) -> None:
     db.table("loss_totals").create(
         {"source": str, "output": str, "reason": str, "losses": int, "bytes": int, "unknown": int},
         pk=("source", "output", "reason"),
+    )
+    db.table("totals").create(
+        {
+            "source": str,
+            "output": str,
+            "files": int,
+            "written": int,
+            "skipped": int,
+            "acked": int,
+            "lost": int,
+            "lost_unsized": int,
+            "unaccounted": int,
+        },
+        pk=("source", "output"),
     )
 
 

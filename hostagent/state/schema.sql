@@ -23,6 +23,9 @@ CREATE TABLE "positions" (
    "output" TEXT,
    "offset" INTEGER,
    "anchor" BLOB,
+   "skipped" INTEGER,
+   "acked" INTEGER,
+   "wanted" INTEGER,
    PRIMARY KEY ("file", "output")
 );
 CREATE TABLE "inflight" (
@@ -55,4 +58,16 @@ CREATE TABLE "loss_totals" (
    "bytes" INTEGER,
    "unknown" INTEGER,
    PRIMARY KEY ("source", "output", "reason")
+);
+CREATE TABLE "totals" (
+   "source" TEXT,
+   "output" TEXT,
+   "files" INTEGER,
+   "written" INTEGER,
+   "skipped" INTEGER,
+   "acked" INTEGER,
+   "lost" INTEGER,
+   "lost_unsized" INTEGER,
+   "unaccounted" INTEGER,
+   PRIMARY KEY ("source", "output")
 );

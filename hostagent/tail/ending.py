@@ -7,7 +7,7 @@ its next generation, and what was unread is looked for in a copy or written into
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from hostagent.clock import Clock
@@ -18,7 +18,6 @@ from hostagent.state.rows import FileRow
 from hostagent.tail.copies import Copies
 from hostagent.tail.feed import Feed
 from hostagent.tail.identity import has_writer, identify
-from hostagent.tail.known import furthest
 from hostagent.tail.places import Places
 from hostagent.tail.registry import Registry
 from hostagent.tail.tailer import PLAIN, Cursor, Fetched, TailedFile
@@ -254,11 +253,15 @@ class Ending:
                 return
             self._losses.clear()
 
-    def note_vanished(self, rows: Iterable[FileRow]) -> None:
+    def note_vanished(self, rows: Iterable[FileRow], outputs: Sequence[str]) -> None:
         """Files that were known and can't be found again: what of them was unread is lost, nobody knows how much."""
         at_ns = self._clock.wall_ns()
         for row in rows:
-            position = furthest(row.positions)
-            start = position.offset if position is not None else 0
-            self._losses.append(Loss(row.source, row.path, row.id, start, None, LossReason.DELETED, at_ns))
+            starts = {output: row.positions[output].offset if output in row.positions else 0 for output in outputs}
+            if len(set(starts.values())) == 1:
+                starts = {"": next(iter(starts.values()))}
+            self._losses += [
+                Loss(row.source, row.path, row.id, start, None, LossReason.DELETED, at_ns, output)
+                for output, start in starts.items()
+            ]
         self._save_losses()

@@ -8,7 +8,7 @@ the reader's thread.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -17,6 +17,7 @@ from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import FileId
 from hostagent.state.checkpoint import Checkpoint
+from hostagent.state.positions import Start
 from hostagent.state.rows import FileRow, Position
 from hostagent.tail.beneath import NotThereError, OpenError, beneath, join, path_of
 from hostagent.tail.identity import FINGERPRINT_BYTES, fingerprint, identify
@@ -43,6 +44,8 @@ class Registry:
         self._save_at_s: float | None = None
         self._retry_at_s = 0.0
         self._new: list[TailedFile] = []
+        self._starts: list[Start] = []
+        self._dropped: list[tuple[int, str]] = []
         self._dirty: dict[TailedFile, None] = {}
         self._stale: set[str] = set()
         self._problems: dict[str, Notice] = {}
@@ -130,22 +133,37 @@ class Registry:
         self._new.append(fresh)
         return fresh
 
+    def note_outputs(self, tailed: TailedFile, before: Collection[str]) -> None:
+        """A known file's outputs have changed: new ones begin where their cursor stands, others get no more of it."""
+        now = {lane.name: cursor for cursor in tailed.cursors for lane in cursor.lanes}
+        self._starts += [
+            (tailed.row, name, cursor.offset, cursor.anchor) for name, cursor in now.items() if name not in before
+        ]
+        self._dropped += [(tailed.row, name) for name in before if name not in now]
+
     def register_new(self) -> bool:
-        """Give new files their rows; False while the checkpoint can't take them (then nothing can be read)."""
-        if not self._new:
+        """Give new files their rows and new outputs their places; False while the checkpoint can't take them.
+
+        Nothing can be read then: what an output is to have of a file must be on record before it has any.
+        """
+        if not (self._new or self._starts or self._dropped):
             return True
         if self.stalled and self._clock.monotonic_s() < self._retry_at_s:
             return False
         try:
             ids = self.checkpoint.add_files([_first_row(tailed) for tailed in self._new])
+            for tailed, row in zip(self._new, ids, strict=True):
+                tailed.row = row
+                self.by_row[row] = tailed
+            self._new.clear()
+            if self._starts or self._dropped:
+                self.checkpoint.set_positions(self._starts, self._dropped)
         except StateError:
             self.stalled = True
             self._retry_at_s = self._clock.monotonic_s() + RETRY_S
             return False
-        for tailed, row in zip(self._new, ids, strict=True):
-            tailed.row = row
-            self.by_row[row] = tailed
-        self._new.clear()
+        self._starts.clear()
+        self._dropped.clear()
         self.stalled = False
         return True
 
@@ -306,11 +324,8 @@ class Registry:
 
 
 def _first_row(tailed: TailedFile) -> FileRow:
-    """A new file's first row; a file that doesn't start at its beginning has its positions from the first moment."""
+    """A new file's first row, with the place where each output begins, so that none is taken for a later addition."""
     positions = {
-        lane.name: Position(cursor.offset, cursor.anchor)
-        for cursor in tailed.cursors
-        if cursor.offset
-        for lane in cursor.lanes
+        lane.name: Position(cursor.offset, cursor.anchor) for cursor in tailed.cursors for lane in cursor.lanes
     }
     return msgspec.structs.replace(tailed.to_row(), positions=positions)

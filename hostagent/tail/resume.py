@@ -47,10 +47,12 @@ def open_target(registry: Registry, places: Places, ending: Ending, known: Known
         tailed = _from_row(row, place)
         tailed.path = path
         registry.adopt(tailed, found.pop(path))
+        registry.note_outputs(tailed, row.positions)
         files.append(tailed)
     for row, continuation in arrangement.moved:
         tailed = _from_row(row, place)
         registry.relocate(tailed, continuation)
+        registry.note_outputs(tailed, row.positions)
         displaced = found.pop(tailed.path, None)
         if displaced is not None:
             displaced.content.close()
@@ -72,7 +74,7 @@ def open_target(registry: Registry, places: Places, ending: Ending, known: Known
         if real is not None:
             places.watch(os.path.dirname(real), place)
     if arrangement.lost:
-        _close_lost(registry, ending, arrangement.lost)
+        _close_lost(registry, ending, arrangement.lost, [lane.name for lane in origin.lanes])
     return files
 
 
@@ -85,7 +87,10 @@ def swap_target(registry: Registry, places: Places, place: Place) -> None:
         if tailed.origin is not old or tailed.ended:
             continue
         if place.wants(tailed.path) and registry.ensure_open(tailed):
+            before = [lane.name for lane in tailed.origin.lanes]
             tailed.reassign(place.origin)
+            if tailed.row:
+                registry.note_outputs(tailed, before)
         else:
             registry.lose(tailed)
 
@@ -152,9 +157,9 @@ def _start_at_end(tailed: TailedFile) -> None:
     tailed.place({lane.name: position for lane in tailed.origin.lanes})
 
 
-def _close_lost(registry: Registry, ending: Ending, rows: list[FileRow]) -> None:
+def _close_lost(registry: Registry, ending: Ending, rows: list[FileRow], outputs: list[str]) -> None:
     """Ledger what can't be found again, and close its rows."""
-    ending.note_vanished(rows)
+    ending.note_vanished(rows, outputs)
     try:
         registry.mark_gone(rows)
     except StateError as error:
