@@ -8,11 +8,14 @@ tree is only looked at; where a construct has no such equivalent, there is no re
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterable
-from re import _constants as sre
-from re import _parser
 from typing import Any, NamedTuple
+
+# What the `re` module reads its own patterns with; no part of its types.
+sre: Any = importlib.import_module("re._constants")
+_parser: Any = importlib.import_module("re._parser")
 
 Node = tuple[Any, Any]
 

@@ -12,7 +12,7 @@ import msgspec
 
 from hostagent.model import Batch, Encoded
 from hostagent.process.ndjson import encode_records, encode_values
-from hostagent.process.text import columns_of, is_lines
+from hostagent.process.text import columns_of, is_lines, occurrences
 
 MESSAGE = "message"
 
@@ -29,7 +29,7 @@ class RawLinesEncoder:
 
     def encode(self, batch: Batch, observed_ns: int) -> Encoded:
         payload = _lines_of(batch)
-        return Encoded(payload, payload.count(b"\n"))
+        return Encoded(payload, occurrences(b"\n", payload))
 
     def join(self, payloads: list[bytes]) -> bytes:
         return b"".join(payloads)

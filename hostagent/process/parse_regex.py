@@ -17,7 +17,7 @@ from hostagent.model import Batch
 from hostagent.process.confine import confine
 from hostagent.process.patterns import compile_pattern, search
 from hostagent.process.scan import scans
-from hostagent.process.text import columns_of, is_lines
+from hostagent.process.text import columns_of, is_lines, occurrences
 
 MESSAGE = "message"
 Row = tuple[bytes, ...]
@@ -58,7 +58,7 @@ class RegexParser:
             return [batch], len(next(iter(table.values())))
         messages = table[MESSAGE]
         lines = b"\n".join([*messages, b""])
-        if lines.count(b"\n") == len(messages):
+        if occurrences(b"\n", lines) == len(messages):
             found = self._in_lines(lines)
         else:
             found = [self._in_record(message) for message in messages]

@@ -12,6 +12,7 @@ from typing import Any, AnyStr, Generic, NamedTuple
 
 from hostagent.process.confine import Confined
 from hostagent.process.patterns import compile_pattern
+from hostagent.process.text import occurrences
 
 SLICE_LENGTH = 16 * 1024
 PATIENCE = 4
@@ -49,18 +50,19 @@ class Scan(Generic[AnyStr]):
         start = 0
         while start < len(lines):
             end = lines.find(line_feed, min(start + SLICE_LENGTH, len(lines) - 1)) + 1
-            count = lines.count(line_feed, start, end)
-            found = quick.findall(lines, start, end - 1) if patience and count <= MOST_LINES else []
+            few = lines[start:end]
+            count = occurrences(line_feed, few)
+            found = quick.findall(few, 0, len(few) - 1) if patience and count <= MOST_LINES else []
             if len(found) == count:
                 rows += self._picked(found)
             else:
                 patience -= patience > 0 and count <= MOST_LINES
-                rows += self._line_by_line(lines, start, end)
+                rows += self._line_by_line(few)
             start = end
         return rows
 
-    def _line_by_line(self, lines: AnyStr, start: int, end: int) -> list[tuple[AnyStr, ...] | None]:
-        found = self._forms.every_line.findall(lines, start, end)
+    def _line_by_line(self, lines: AnyStr) -> list[tuple[AnyStr, ...] | None]:
+        found = self._forms.every_line.findall(lines)
         groups = self._picked([row[:-1] for row in found])
         return [None if row[-1] else group for row, group in zip(found, groups, strict=True)]
 

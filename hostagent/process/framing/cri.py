@@ -17,7 +17,7 @@ from hostagent.model import Batch, Scalar, Text
 from hostagent.process.framing.joining import WRAPPED_BYTES, Line, Record, join, runs
 from hostagent.process.framing.raw import line_batch, partial_mark
 from hostagent.process.lines import Stretch, Utf8Breaks, cut
-from hostagent.process.text import absent_bytes
+from hostagent.process.text import absent_bytes, occurrences
 
 COLUMNS = ("time", "stream", "message")
 # RFC 3339 with nanoseconds whose trailing zeros are trimmed: 20 to 35 characters.
@@ -55,7 +55,7 @@ def whole_lines(lines: bytes, constants: Mapping[str, Scalar]) -> Batch | None:
     """Whole lines as a Text; None when some line is anything else."""
     if _HEAD.match(lines) is None or (marks := absent_bytes(lines, 3)) is None:
         return None
-    rows = lines.count(b"\n")
+    rows = occurrences(b"\n", lines)
     if len(_NEXT_HEADS.findall(lines)) != rows - 1:
         return None
     before, after, spare = marks
