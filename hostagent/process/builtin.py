@@ -16,6 +16,7 @@ from hostagent.process.framing.docker_local import DockerLocalFraming, DockerLoc
 from hostagent.process.framing.raw import RawFraming, RawOptions
 from hostagent.process.message_lines import RawLinesEncoder, RawLinesOptions
 from hostagent.process.ndjson import NdjsonEncoder, NdjsonOptions
+from hostagent.process.parse_delimiter import DelimiterOptions, DelimiterParser
 from hostagent.process.parse_json import JsonOptions, JsonParser
 from hostagent.process.parse_regex import RegexOptions, RegexParser
 from hostagent.process.processors.drop import Drop, DropOptions
@@ -44,10 +45,11 @@ def hostagent_register_framings() -> Mapping[str, Component[Framing]]:
 
 @hookimpl
 def hostagent_register_parsers() -> Mapping[str, Component[Parser]]:
-    """Parsers: regex and json."""
+    """Parsers: regex, json and delimiter."""
     return {
         "regex": Component(RegexOptions, lambda options, _wiring: RegexParser(options)),
         "json": Component(JsonOptions, lambda options, _wiring: JsonParser(options)),
+        "delimiter": Component(DelimiterOptions, lambda options, _wiring: DelimiterParser(options)),
     }
 
 
