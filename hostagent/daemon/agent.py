@@ -82,7 +82,8 @@ class Daemon:
         ignore_lease_signal()
         self.checkpoint = Checkpoint.open(config.data_dir, clock)
         watcher = self._watcher = Watcher(clock)
-        self.registry = Registry(OpenFiles(assembly.tailers(), config.limits.max_open_files), self.checkpoint, clock)
+        open_files = OpenFiles(assembly.tailers(), config.limits.max_open_files)
+        self.registry = Registry(open_files, self.checkpoint, KnownRows(self.checkpoint.files()), clock)
         places = Places(watcher)
         feed = Feed(config.limits.chunk_bytes)
         assembly.build_lanes(self.checkpoint, Callbacks(self._on_room, self._on_acked))
@@ -96,7 +97,7 @@ class Daemon:
             rescan_interval_s=config.limits.rescan_interval_s,
             max_deleted_bytes=config.limits.max_deleted_bytes,
         )
-        self.finding = Finding(self.reader, KnownRows(self.checkpoint.files()), clock)
+        self.finding = Finding(self.reader, clock)
         self.reloading = Reloading(
             path=config_path,
             parts=parts,

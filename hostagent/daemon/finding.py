@@ -16,7 +16,6 @@ from hostagent.daemon.wiring import Assembly
 from hostagent.errors import ConfigError
 from hostagent.hookspecs import Discovery, Explained, Explains, Notice
 from hostagent.model import Target, TargetChange
-from hostagent.tail.known import KnownRows
 from hostagent.tail.reader import Reader
 
 log = logging.getLogger(__name__)
@@ -37,9 +36,8 @@ class _Search:
 class Finding:
     """The discoveries of all sources. `begin`, `end` and `close` are the main thread's."""
 
-    def __init__(self, reader: Reader, known: KnownRows, clock: Clock) -> None:
+    def __init__(self, reader: Reader, clock: Clock) -> None:
         self._reader = reader
-        self._known = known
         self._clock = clock
         self._searches: dict[str, _Search] = {}
         self._refused: dict[str, Notice] = {}
@@ -138,7 +136,7 @@ class Finding:
                 if self._refused.setdefault(target.id, problem) is problem:
                     log.warning("target %s: %s", target.id, error)
             else:
-                self._reader.open_target(place, self._known)
+                self._reader.open_target(place)
                 return
 
     def _drop(self, targets: dict[str, Target]) -> None:

@@ -83,7 +83,7 @@ class Copies:
         if known is not None:
             # Another name of the same file (a symbolic link, say) was opened while this one was only watched.
             opened.content.close()
-            self._registry.alias(known, path)
+            self._registry.alias(known, path, suspect.origin)
             return known
         return self._registry.begin(suspect.origin, path, opened)
 
@@ -121,6 +121,12 @@ class Copies:
                     yield elder
 
     def _same_head(self, elder: TailedFile, opened: Opened) -> bool:
+        try:
+            return self._begins_as(elder, opened)
+        except OSError:  # one of the two can't be read now: two files, as far as anybody can tell
+            return False
+
+    def _begins_as(self, elder: TailedFile, opened: Opened) -> bool:
         """Whether the file begins as the elder does, as far as it goes. One that is still empty may become anything.
 
         The elder may have been truncated by now; what it began with when it was last read is its fingerprint.

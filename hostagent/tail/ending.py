@@ -56,7 +56,6 @@ class Ending:
         self._turn = turn
         self._max_deleted_bytes = max_deleted_bytes
         self._tend_at_s = 0.0
-        self._drained: dict[TailedFile, None] = {}
         self._losses: list[Loss] = []
 
     def due_s(self, now_s: float) -> float:
@@ -72,7 +71,7 @@ class Ending:
         self._tend_at_s = now_s + TEND_S
         self._save_losses()
         for tailed in list(self._registry.ended):
-            if tailed in self._drained:
+            if tailed.drained:
                 if tailed.all_acked():
                     self._retire(tailed)
             elif not self._turn(tailed, False) and not tailed.queued:
@@ -83,7 +82,7 @@ class Ending:
         """Deleted files that are held open take disk nobody else can free: give up the oldest past the budget."""
         held: dict[TailedFile, int] = {}
         for tailed in self._registry.ended:
-            if tailed in self._drained or tailed.content is None or tailed.storage != PLAIN:
+            if tailed.drained or tailed.content is None or tailed.storage != PLAIN:
                 continue
             status = identify(tailed.content.fd)
             if status.nlink == 0:
@@ -117,7 +116,7 @@ class Ending:
             safe = [lane.spool_now((tailed.row,)) for lane in lanes]
             if not all(safe):
                 return
-        self._drained[tailed] = None
+        tailed.drained = True
         self._registry.files.release(tailed)
         # Whoever waited for this end gets no event for it, and may be a file that nobody writes to any more.
         if successor is not None:
@@ -128,7 +127,7 @@ class Ending:
         if tailed.unread:
             self._give_up(tailed, LossReason.DELETED)
         else:
-            self._drained[tailed] = None
+            tailed.drained = True
 
     def _is_over(self, tailed: TailedFile, now_s: float) -> bool:
         assert tailed.content is not None
@@ -143,7 +142,6 @@ class Ending:
             self._registry.retire(tailed)
         except StateError:
             return
-        self._drained.pop(tailed, None)
 
     # -- a record that runs on in the next file ------------------------------------------------------------------
 
@@ -152,7 +150,7 @@ class Ending:
         before = tailed.predecessor
         if before is None:
             return False
-        if not (before.closed or before in self._drained or tailed.head > 0):
+        if not (before.closed or before.drained or tailed.head > 0):
             return True
         tailed.predecessor = None
         return False
@@ -225,7 +223,7 @@ class Ending:
                 if end is None or end > cursor.offset:
                     self._note_loss(tailed, reason, cursor.offset, output, end)
         self._registry.lose(tailed)
-        self._drained[tailed] = None
+        tailed.drained = True
         self._registry.files.release(tailed)
 
     def _note_loss(

@@ -1,12 +1,14 @@
 """What the checkpoint knew of a target's files, and which of today's files each row has become.
 
-Asked once per target, when it is first seen. A file is recognised by inode, birth time, fingerprint and anchors, then
-by where it can have gone while nobody looked: renamed, copied before a truncate, compressed. Nothing is changed here.
+Asked when a target is first seen, and for every file that seems new later on: a directory may be moved away and back, a
+disk unmounted and mounted again. A file is recognised by inode, birth time, fingerprint and anchors, then by where it
+can have gone while nobody looked: renamed, copied before a truncate, compressed. Nothing is changed here.
 """
 
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -14,10 +16,13 @@ from hostagent.hookspecs import Tailer
 from hostagent.model import FileId
 from hostagent.state.rows import FileRow, Position
 from hostagent.tail.beneath import beneath
-from hostagent.tail.identity import anchor_holds, fingerprint, same_file
+from hostagent.tail.identity import FINGERPRINT_BYTES, anchor_holds, fingerprint, same_file
 from hostagent.tail.lineage import Continuation, Lost, find_continuation
 from hostagent.tail.openfiles import Opened
-from hostagent.tail.tailer import NO_ANCHOR, PLAIN
+from hostagent.tail.tailer import NO_ANCHOR, PLAIN, Origin, TailedFile
+
+MOST_CLOSED = 10_000
+"""Rows of files that were closed: so many are remembered, a few hundred bytes each, in case one comes back."""
 
 
 class Arrangement(NamedTuple):
@@ -35,17 +40,76 @@ class Arrangement(NamedTuple):
 
 
 class KnownRows:
-    """The checkpoint's rows that no target has claimed yet."""
+    """Rows of files that nobody follows now: those no target has claimed yet, and those closed not long ago."""
 
-    def __init__(self, rows: Iterable[FileRow]) -> None:
+    def __init__(self, rows: Iterable[FileRow] = ()) -> None:
+        self._unclaimed: dict[tuple[int, int], FileRow] = {}
         self._by_target: dict[str, list[FileRow]] = {}
+        self._closed: OrderedDict[tuple[int, int], FileRow] = OrderedDict()
         for row in rows:
-            if row.gone_ns is None:
+            if row.gone_ns is not None:
+                self.remember(row)
+            else:
                 self._by_target.setdefault(row.target, []).append(row)
+                self._unclaimed[_key(row.identity)] = row
 
     def claim(self, target_id: str) -> list[FileRow]:
         """The rows of a target; they are handed out once."""
-        return self._by_target.pop(target_id, [])
+        rows = self._by_target.pop(target_id, [])
+        for row in rows:
+            if self._unclaimed.get(_key(row.identity)) is row:
+                del self._unclaimed[_key(row.identity)]
+        return rows
+
+    def remember(self, row: FileRow) -> None:
+        """A file was closed; should it come back, it goes on here."""
+        self._closed[_key(row.identity)] = row
+        self._closed.move_to_end(_key(row.identity))
+        if len(self._closed) > MOST_CLOSED:
+            self._closed.popitem(last=False)
+
+    def recall(self, opened: Opened) -> FileRow | None:
+        """The row of a file that seems new and is not: it was closed and has come back, or is another target's.
+
+        It is handed out once. Without a birth time a file of one line may be another one with the same line, and
+        losing that would be worse than sending it twice.
+        """
+        key = _key(opened.status.id)
+        for rows in (self._unclaimed, self._closed):
+            row = rows.get(key)
+            if row is None or row.storage != PLAIN or not row.fingerprint.length or not _content_holds(row, opened):
+                continue
+            if not row.identity.birth_ns and row.fingerprint.length < FINGERPRINT_BYTES:
+                continue
+            del rows[key]
+            if row.gone_ns is None:
+                self._by_target[row.target].remove(row)
+            return row
+        return None
+
+
+def _key(identity: FileId) -> tuple[int, int]:
+    return identity.inode, identity.birth_ns
+
+
+def from_row(row: FileRow, origin: Origin) -> TailedFile:
+    """The file a row describes, with every output where it stood."""
+    tailed = TailedFile(row.path, row.identity, origin, seen_ns=row.seen_ns)
+    tailed.row = row.id
+    tailed.generation = row.generation
+    tailed.fingerprint = row.fingerprint
+    tags = dict(row.tags)
+    tailed.recorded_path = str(tags.pop("path", tailed.recorded_path))
+    if tags != tailed.tags:
+        tailed.tags = tags
+    positions = dict(row.positions)
+    last = furthest(positions)
+    if last is not None and origin.policy.start_at == "end":
+        # An output that is new in the configuration wants what is written from now on, as the source says.
+        for lane in origin.lanes:
+            positions.setdefault(lane.name, last)
+    tailed.place(positions)
+    return tailed
 
 
 def arrange(
@@ -91,10 +155,16 @@ def _is_file(row: FileRow, now: Opened) -> bool:
 
 
 def _content_holds(row: FileRow, now: Opened) -> bool:
-    """Whether the file still begins and goes on as it did: its fingerprint, and the anchor of every output."""
-    if fingerprint(now.content, row.fingerprint) is None:
-        return False
-    return all(anchor_holds(now.content, position.offset, position.anchor) for position in row.positions.values())
+    """Whether the file still begins and goes on as it did: its fingerprint, and the anchor of every output.
+
+    What can't be read now (a disk error) is no proof against it: each later read looks at the anchor again.
+    """
+    try:
+        if fingerprint(now.content, row.fingerprint) is None:
+            return False
+        return all(anchor_holds(now.content, position.offset, position.anchor) for position in row.positions.values())
+    except OSError:
+        return True
 
 
 def _lost(row: FileRow, root: str) -> Lost:

@@ -20,7 +20,6 @@ from hostagent.model import Block
 from hostagent.tail.copies import Copies
 from hostagent.tail.ending import Ending
 from hostagent.tail.feed import Feed, Step
-from hostagent.tail.known import KnownRows
 from hostagent.tail.places import Place, Places
 from hostagent.tail.ports import Lane
 from hostagent.tail.registry import Registry
@@ -112,13 +111,13 @@ class Reader:
         """Positions of a block have moved; seen with the next turn. From any thread."""
         self._acked.append(block)
 
-    def open_target(self, place: Place, known: KnownRows) -> None:
+    def open_target(self, place: Place) -> None:
         """Take up a target that a discovery has published, or go on with one that has changed. See `post`."""
         if place.origin.target.id in self._places.by_id:
             swap_target(self._registry, self._places, place)
             ready = self.sightings.rescan(place.origin.target.id)
         else:
-            ready = open_target(self._registry, self._places, self._ending, known, place)
+            ready = open_target(self._registry, self._places, self._ending, place)
         for tailed in ready:
             self._make_ready(tailed)
 

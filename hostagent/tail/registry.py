@@ -14,15 +14,17 @@ import msgspec
 
 from hostagent.clock import Clock
 from hostagent.errors import StateError
-from hostagent.hookspecs import Notice
-from hostagent.model import FileId
+from hostagent.hookspecs import Content, Notice
+from hostagent.model import FileId, Fingerprint
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.positions import Start
-from hostagent.state.rows import FileRow, Position
-from hostagent.tail.beneath import NotThereError, OpenError, beneath, join, path_of
-from hostagent.tail.identity import FINGERPRINT_BYTES, fingerprint, identify
+from hostagent.state.rows import FileRow
+from hostagent.tail.beneath import NotThereError, beneath, join, path_of
+from hostagent.tail.identity import FINGERPRINT_BYTES, NO_FINGERPRINT, fingerprint, identify
+from hostagent.tail.known import KnownRows, from_row
 from hostagent.tail.lineage import Continuation, How, Lost, find_continuation
 from hostagent.tail.openfiles import Opened, OpenFiles
+from hostagent.tail.refused import Refused
 from hostagent.tail.tailer import PLAIN, Origin, TailedFile
 
 SAVE_S = 1.0
@@ -32,8 +34,9 @@ RETRY_S = 1.0
 class Registry:
     """The files. A TailedFile is changed through here wherever one of the maps depends on it."""
 
-    def __init__(self, files: OpenFiles, checkpoint: Checkpoint, clock: Clock) -> None:
+    def __init__(self, files: OpenFiles, checkpoint: Checkpoint, known: KnownRows, clock: Clock) -> None:
         self.files = files
+        self.known = known
         self.checkpoint = checkpoint
         self.by_row: dict[int, TailedFile] = {}
         self.by_path: dict[str, TailedFile] = {}
@@ -48,7 +51,8 @@ class Registry:
         self._dropped: list[tuple[int, str]] = []
         self._dirty: dict[TailedFile, None] = {}
         self._stale: set[str] = set()
-        self._problems: dict[str, Notice] = {}
+        self.refused = Refused()
+        self._suspended: dict[TailedFile, Notice] = {}
 
     # -- opening -------------------------------------------------------------------------------------------------
 
@@ -57,24 +61,30 @@ class Registry:
         try:
             opened = self.files.open_path(origin, path)
         except NotThereError:
-            self._problems.pop(path, None)
+            self.refused.discard(path)
             return None
-        except OpenError as error:
-            self._problems[path] = Notice(path, str(error), error.hint)
+        except OSError as error:
+            self.refused.add_error(path, error)
             return None
-        storage = self.files.storage_of(os.path.basename(path), opened.content)
+        try:
+            storage = self.files.storage_of(os.path.basename(path), opened.content)
+        except OSError as error:
+            opened.content.close()
+            self.refused.add_error(path, error)
+            return None
         if storage != PLAIN:
             opened.content.close()
             hint = "a compressed file is only read on from where its plain file was left; exclude it to silence this"
-            self._problems[path] = Notice(path, f"is stored as {storage} and not read as a log", hint)
+            self.refused.add(path, f"is stored as {storage} and not read as a log", hint)
             return None
-        self._problems.pop(path, None)
+        self.refused.discard(path)
         return opened
 
     def ensure_open(self, tailed: TailedFile) -> bool:
         """Have the file open for reading; a file that isn't behind its path any more loses its place."""
         try:
             if self.files.ensure(tailed):
+                self.refused.discard(tailed.path)
                 return True
         except OSError as error:
             self.unreadable(tailed, error)
@@ -85,15 +95,14 @@ class Registry:
 
     def unreadable(self, tailed: TailedFile, error: OSError) -> None:
         """Note that a file can't be read now; the next scan tries again."""
-        hint = error.hint if isinstance(error, OpenError) else "it is tried again with every scan"
-        self._problems[tailed.path] = Notice(tailed.path, f"can't be read: {error.strerror or error}", hint)
+        self.refused.add_error(tailed.path, error)
 
     def suspend(self, tailed: TailedFile, error: Exception) -> None:
         """Stop reading a file whose bytes made the chain fail in a way nobody foresaw."""
         tailed.suspended = True
         message = f"is no longer read: {type(error).__name__} while processing the bytes from {tailed.tail} on: {error}"
         hint = "nothing is lost, its position stays; this is a fault of the agent or a plugin, please report it"
-        self._problems[tailed.path] = Notice(tailed.path, message, hint)
+        self._suspended[tailed] = Notice(tailed.path, message, hint)
 
     # -- beginning -----------------------------------------------------------------------------------------------
 
@@ -110,11 +119,25 @@ class Registry:
             self._new.append(tailed)
 
     def begin(self, origin: Origin, path: str, opened: Opened, *, recorded_path: str | None = None) -> TailedFile:
-        """Make a new file of what was opened; its first byte is the first to be read."""
+        """Make a new file of what was opened; its first byte is the first to be read, unless it was read before."""
+        former = self.known.recall(opened)
+        if former is not None:
+            return self._take_up(former, origin, path, opened)
         tailed = TailedFile(path, opened.status.id, origin, seen_ns=self._clock.wall_ns())
         tailed.recorded_path = recorded_path or tailed.recorded_path
-        tailed.fingerprint = fingerprint(opened.content) or tailed.fingerprint
+        tailed.fingerprint = _fingerprint_now(opened.content)
         self.adopt(tailed, opened)
+        return tailed
+
+    def _take_up(self, former: FileRow, origin: Origin, path: str, opened: Opened) -> TailedFile:
+        """Go on with a file that was closed and is back, or that an earlier configuration had in another target."""
+        if former.gone_ns is not None:
+            # Its row may be forgotten any moment, and no block in flight names it: begin another one where it ended.
+            former = msgspec.structs.replace(former, id=0, path=path, tags=origin.target.tags)
+        tailed = from_row(former, origin)
+        tailed.path = path
+        self.adopt(tailed, opened)
+        self._soil(tailed)
         return tailed
 
     def succeed(self, tailed: TailedFile) -> TailedFile:
@@ -129,7 +152,7 @@ class Registry:
         self.by_identity[fresh.identity] = fresh
         self.files.give(tailed, fresh)
         assert fresh.content is not None
-        fresh.fingerprint = fingerprint(fresh.content) or fresh.fingerprint
+        fresh.fingerprint = _fingerprint_now(fresh.content)
         self._new.append(fresh)
         return fresh
 
@@ -200,14 +223,18 @@ class Registry:
         self._bind(path, tailed)
         self._repath(tailed, path)
 
-    def alias(self, tailed: TailedFile, path: str) -> None:
+    def alias(self, tailed: TailedFile, path: str, origin: Origin) -> None:
         """One more path (hard link, symbolic link) of a file that is read already, or its place found again."""
         self._bind(path, tailed)
-        if tailed.ended and not tailed.closed:
+        back = tailed.ended and not tailed.closed
+        if back:
             tailed.ended_at_s = None
+            tailed.drained = False
             self.ended.pop(tailed, None)
         if self.by_path.get(tailed.path) is not tailed:
             self._repath(tailed, path)
+        if back and tailed.origin is not origin and self.ensure_open(tailed):
+            tailed.reassign(origin)
 
     def real_path(self, tailed: TailedFile) -> str | None:
         """Where a file that was found through a symbolic link really is; its writes are heard there."""
@@ -260,11 +287,14 @@ class Registry:
     def retire(self, tailed: TailedFile) -> None:
         """Every byte of the file is delivered and nothing will follow: its row is marked gone. Raises StateError."""
         if tailed.row:
-            self.checkpoint.update_files([tailed.to_row(gone_ns=self._clock.wall_ns())])
+            row = tailed.to_row(gone_ns=self._clock.wall_ns())
+            self.checkpoint.update_files([row])
+            self.known.remember(msgspec.structs.replace(row, positions=tailed.positions()))
         tailed.closed = True
         self.files.release(tailed)
         self.ended.pop(tailed, None)
         self._dirty.pop(tailed, None)
+        self._suspended.pop(tailed, None)
         self.by_row.pop(tailed.row, None)
         if self.by_identity.get(tailed.identity) is tailed:
             del self.by_identity[tailed.identity]
@@ -297,7 +327,8 @@ class Registry:
 
     def notices(self) -> list[Notice]:
         """Files that can't be read, and why."""
-        return list(self._problems.values())
+        suspended = [notice for tailed, notice in self._suspended.items() if tailed.suspended and not tailed.closed]
+        return [*self.refused.notices(), *suspended]
 
     def due_s(self, now_s: float) -> float:
         """Seconds until `save` has something to do."""
@@ -325,7 +356,12 @@ class Registry:
 
 def _first_row(tailed: TailedFile) -> FileRow:
     """A new file's first row, with the place where each output begins, so that none is taken for a later addition."""
-    positions = {
-        lane.name: Position(cursor.offset, cursor.anchor) for cursor in tailed.cursors for lane in cursor.lanes
-    }
-    return msgspec.structs.replace(tailed.to_row(), positions=positions)
+    return msgspec.structs.replace(tailed.to_row(), positions=tailed.positions())
+
+
+def _fingerprint_now(content: Content) -> Fingerprint:
+    """How a new file begins; that of nothing where it can't be read: it grows with the first read that works."""
+    try:
+        return fingerprint(content) or NO_FINGERPRINT
+    except OSError:
+        return NO_FINGERPRINT

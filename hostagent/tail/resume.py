@@ -17,7 +17,7 @@ from hostagent.tail.beneath import OpenError
 from hostagent.tail.ending import Ending
 from hostagent.tail.feed import recut
 from hostagent.tail.identity import ANCHOR_BYTES, anchor_of, identify
-from hostagent.tail.known import KnownRows, arrange, furthest
+from hostagent.tail.known import arrange, from_row
 from hostagent.tail.openfiles import Opened
 from hostagent.tail.places import Place, Places
 from hostagent.tail.ports import Lane
@@ -34,23 +34,23 @@ class _GoneError(Exception):
     """A range of a block in flight is not what it was; its text says why."""
 
 
-def open_target(registry: Registry, places: Places, ending: Ending, known: KnownRows, place: Place) -> list[TailedFile]:
+def open_target(registry: Registry, places: Places, ending: Ending, place: Place) -> list[TailedFile]:
     """Take up a target: files that were known go on at their positions, others begin. Returns what may be read."""
     origin = place.origin
     found, links = _open_all(registry, places, place)
-    rows = known.claim(origin.target.id)
+    rows = registry.known.claim(origin.target.id)
     arrangement = arrange(
         rows, found, root=origin.target.root, tailers=registry.files.tailers, owned=registry.by_identity
     )
     files = []
     for path, row in arrangement.same.items():
-        tailed = _from_row(row, place)
+        tailed = from_row(row, origin)
         tailed.path = path
         registry.adopt(tailed, found.pop(path))
         registry.note_outputs(tailed, row.positions)
         files.append(tailed)
     for row, continuation in arrangement.moved:
-        tailed = _from_row(row, place)
+        tailed = from_row(row, origin)
         registry.relocate(tailed, continuation)
         registry.note_outputs(tailed, row.positions)
         displaced = found.pop(tailed.path, None)
@@ -61,14 +61,14 @@ def open_target(registry: Registry, places: Places, ending: Ending, known: Known
         files.append(tailed)
     for path, opened in found.items():
         tailed = registry.begin(origin, path, opened)
-        tailed.generation = arrangement.generation.get(path, 0)
-        if origin.policy.start_at == "end" and not rows:
+        tailed.generation = arrangement.generation.get(path, tailed.generation)
+        if origin.policy.start_at == "end" and not rows and tailed.acked is None:
             _start_at_end(tailed)
         files.append(tailed)
     for path, identity in links.items():
         known_file = registry.by_identity.get(identity)
         if known_file is not None:
-            registry.alias(known_file, path)
+            registry.alias(known_file, path, origin)
     for tailed in files:
         real = registry.real_path(tailed)
         if real is not None:
@@ -123,26 +123,6 @@ def _open_all(registry: Registry, places: Places, place: Place) -> tuple[dict[st
         identities.add(opened.status.id)
         found[path] = opened
     return found, links
-
-
-def _from_row(row: FileRow, place: Place) -> TailedFile:
-    """The file a row describes, with every output where it stood."""
-    tailed = TailedFile(row.path, row.identity, place.origin, seen_ns=row.seen_ns)
-    tailed.row = row.id
-    tailed.generation = row.generation
-    tailed.fingerprint = row.fingerprint
-    tags = dict(row.tags)
-    tailed.recorded_path = str(tags.pop("path", tailed.recorded_path))
-    if tags != tailed.tags:
-        tailed.tags = tags
-    positions = dict(row.positions)
-    last = furthest(positions)
-    if last is not None and place.origin.policy.start_at == "end":
-        # An output that is new in the configuration wants what is written from now on, as the source says.
-        for lane in place.origin.lanes:
-            positions.setdefault(lane.name, last)
-    tailed.place(positions)
-    return tailed
 
 
 def _start_at_end(tailed: TailedFile) -> None:

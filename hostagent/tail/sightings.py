@@ -87,7 +87,9 @@ class Sightings:
             return None
         path = join(event.directory, "/" + event.name)
         if event.kind in (Kind.MODIFIED, Kind.CLOSED):
-            return self._registry.by_path.get(path) or self._copies.look(path)
+            known = self._registry.by_path.get(path) or self._copies.look(path)
+            # Whoever writes to a file that could not be read may have changed its permissions, which is no event.
+            return self._appear(path) if known is None and path in self._registry.refused else known
         if event.kind in (Kind.MOVED_FROM, Kind.DELETED):
             return self._leave(path, event)
         departure = self._moving.pop(event.cookie, None) or earlier.pop(event.cookie, None)
@@ -98,6 +100,7 @@ class Sightings:
     def _leave(self, path: str, event: Event) -> TailedFile | None:
         """A name is gone: moved away or deleted."""
         self._copies.gone(path)
+        self._registry.refused.discard(path)
         tailed = self._registry.unbind(path)
         before = self._arrived.pop(path, None)
         if event.kind is Kind.DELETED:
@@ -141,7 +144,7 @@ class Sightings:
             if bound is not known:
                 if bound is not None:
                     self._registry.displace(path)
-                self._registry.alias(known, path)
+                self._registry.alias(known, path, origin)
             return [known]
         if bound is not None:
             self._registry.displace(path)
@@ -171,7 +174,7 @@ class Sightings:
             self._registry.displace(path)
         if known is not None:
             opened.content.close()
-            self._registry.alias(known, path)
+            self._registry.alias(known, path, place.origin)
             return known
         if self._copies.suspect(place.origin, path, opened):
             opened.content.close()
@@ -202,6 +205,7 @@ class Sightings:
             tailed = self._compare(place, found)
             if tailed is not None:
                 ready.append(tailed)
+        self._registry.refused.keep(seen, place.wants)
         for path, tailed in list(self._registry.by_path.items()):
             if tailed.origin is place.origin and path not in seen and tailed.path == path and not tailed.ended:
                 self._registry.displace(path)

@@ -78,6 +78,7 @@ class TailedFile:
         "constants",
         "content",
         "cursors",
+        "drained",
         "ended_at_s",
         "fingerprint",
         "generation",
@@ -121,6 +122,7 @@ class TailedFile:
         self.queued = False
         self.unread = True
         self.closed = False
+        self.drained = False
         self.suspended = False
         self.grew_at_s = 0.0
         self.behind_since_s: float | None = None
@@ -205,6 +207,10 @@ class TailedFile:
         self.predecessor = before
         if before is not None:
             before.successor = self
+
+    def positions(self) -> dict[str, Position]:
+        """Where each lane has read to."""
+        return {lane.name: Position(cursor.offset, cursor.anchor) for cursor in self.cursors for lane in cursor.lanes}
 
     def reassign(self, origin: Origin) -> None:
         """Go on for a changed target: outputs keep their offsets, those that are new start as the source says."""
