@@ -137,7 +137,9 @@ class Registry:
         tailed = from_row(former, origin)
         tailed.path = path
         self.adopt(tailed, opened)
-        self._soil(tailed)
+        if tailed.row:
+            self.note_outputs(tailed, former.positions)
+            self._soil(tailed)
         return tailed
 
     def succeed(self, tailed: TailedFile) -> TailedFile:
@@ -234,7 +236,14 @@ class Registry:
         if self.by_path.get(tailed.path) is not tailed:
             self._repath(tailed, path)
         if back and tailed.origin is not origin and self.ensure_open(tailed):
-            tailed.reassign(origin)
+            self.reassign(tailed, origin)
+
+    def reassign(self, tailed: TailedFile, origin: Origin) -> None:
+        """Go on with an open file for a target that has changed."""
+        before = [lane.name for lane in tailed.origin.lanes]
+        tailed.reassign(origin)
+        if tailed.row:
+            self.note_outputs(tailed, before)
 
     def real_path(self, tailed: TailedFile) -> str | None:
         """Where a file that was found through a symbolic link really is; its writes are heard there."""

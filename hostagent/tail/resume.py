@@ -87,10 +87,7 @@ def swap_target(registry: Registry, places: Places, place: Place) -> None:
         if tailed.origin is not old or tailed.ended:
             continue
         if place.wants(tailed.path) and registry.ensure_open(tailed):
-            before = [lane.name for lane in tailed.origin.lanes]
-            tailed.reassign(place.origin)
-            if tailed.row:
-                registry.note_outputs(tailed, before)
+            registry.reassign(tailed, place.origin)
         else:
             registry.lose(tailed)
 
