@@ -82,13 +82,13 @@ def find_continuation(
     """Look among a lost file's siblings: first for the file itself, then for a copy, then for a compressed copy.
 
     `owned` are files that other tailers are reading: those are somebody else's. A file of which nothing was ever read
-    (empty fingerprint) can only be found as itself, by its inode.
+    (no fingerprint, no position) can only be found as itself, by its inode.
     """
     siblings = _siblings(lost)
     for sibling in siblings:
         if sibling.inode == lost.identity.inode and (found := _examine(lost, sibling, tailers, owned, effort)):
             return found
-    if not lost.fingerprint.length:
+    if not lost.fingerprint.length and not lost.offset:
         return None
     others = [sibling for sibling in siblings if sibling.inode != lost.identity.inode and sibling.size]
     for compressed in (False, True):
@@ -182,14 +182,14 @@ def _goes_on_in(
     lost: Lost, content: Content, storage: str, sibling: _Sibling, effort: Effort, *, itself: bool
 ) -> bool | None:
     """None if this is not the lost file's content; else whether its anchor was looked at, too."""
-    if not lost.fingerprint.length:
+    if not lost.fingerprint.length and not lost.offset:
         return True if itself else None
     if storage == PLAIN and sibling.size < lost.offset:
         return None
     if fingerprint(content, lost.fingerprint) is None:
         return None
     namesake = _namesake(lost.name, sibling.name)
-    if not (itself or namesake) and lost.offset < _STRONG_EVIDENCE_BYTES:
+    if not (itself or (namesake and lost.fingerprint.length)) and lost.offset < _STRONG_EVIDENCE_BYTES:
         return None
     if storage != PLAIN and lost.offset > effort.decoded_bytes:
         return False if namesake and lost.fingerprint.length == FINGERPRINT_BYTES else None

@@ -331,8 +331,10 @@ class Registry:
         if tailed.fingerprint.length < FINGERPRINT_BYTES and tailed.content is not None:
             grown = fingerprint(tailed.content, tailed.fingerprint)
             if grown is not None and grown != tailed.fingerprint:
+                # Without any fingerprint a row can't be found again in a copy or a `.gz`: the first one is not put off.
+                wait_s = SAVE_S if tailed.fingerprint.length else 0.0
                 tailed.fingerprint = grown
-                self._soil(tailed)
+                self._soil(tailed, wait_s)
 
     def notices(self) -> list[Notice]:
         """Files that can't be read, and why."""
@@ -356,11 +358,11 @@ class Registry:
         self._dirty.clear()
         self._save_at_s = None
 
-    def _soil(self, tailed: TailedFile) -> None:
+    def _soil(self, tailed: TailedFile, wait_s: float = SAVE_S) -> None:
         if tailed.row:
             self._dirty[tailed] = None
-            if self._save_at_s is None:
-                self._save_at_s = self._clock.monotonic_s() + SAVE_S
+            save_at_s = self._clock.monotonic_s() + wait_s
+            self._save_at_s = save_at_s if self._save_at_s is None else min(save_at_s, self._save_at_s)
 
 
 def _first_row(tailed: TailedFile) -> FileRow:
