@@ -8,7 +8,7 @@ Either the tailed file is truncated soon, and its generation goes on in the copy
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from hostagent.clock import Clock
@@ -44,7 +44,7 @@ class Copies:
 
     def suspect(self, origin: Origin, path: str, opened: Opened) -> bool:
         """Whether a file that just appeared may be a copy in the making; if so, keep an eye on its path."""
-        elder = next((elder for elder in self._elders(origin, path) if self._same_head(elder, opened)), None)
+        elder = self._original(self._elders(origin, path), opened)
         if elder is None:
             return False
         now_s = self._clock.monotonic_s()
@@ -72,14 +72,16 @@ class Copies:
             return None
         now_s = self._clock.monotonic_s()
         size = opened.status.size
-        if self._same_head(suspect.elder, opened) and not suspect.elder.closed:
-            if suspect.size < size < suspect.elder.head:
-                self._suspects[path] = suspect._replace(size=size, until_s=now_s + PATIENCE_S)
-            if now_s < self._suspects[path].until_s:
+        known = self._registry.by_identity.get(opened.status.id)
+        # The name may belong to its original's next generation by now, and this be a copy of that one.
+        elder = self._original((suspect.elder, *self._elders(suspect.origin, path)), opened)
+        if elder is not None and known is None:
+            until_s = now_s + PATIENCE_S if suspect.size < size < elder.head else suspect.until_s
+            self._suspects[path] = Suspect(suspect.origin, elder, max(size, suspect.size), until_s)
+            if now_s < until_s:
                 opened.content.close()
                 return None
         self.gone(path)
-        known = self._registry.by_identity.get(opened.status.id)
         if known is not None:
             # Another name of the same file (a symbolic link, say) was opened while this one was only watched.
             opened.content.close()
@@ -120,6 +122,9 @@ class Copies:
                 if elder is not None and candidate != name and elder.origin is origin and not elder.ended:
                     yield elder
 
+    def _original(self, elders: Iterable[TailedFile], opened: Opened) -> TailedFile | None:
+        return next((elder for elder in elders if not elder.closed and self._same_head(elder, opened)), None)
+
     def _same_head(self, elder: TailedFile, opened: Opened) -> bool:
         try:
             return self._begins_as(elder, opened)
@@ -129,13 +134,14 @@ class Copies:
     def _begins_as(self, elder: TailedFile, opened: Opened) -> bool:
         """Whether the file begins as the elder does, as far as it goes. One that is still empty may become anything.
 
-        The elder may have been truncated by now; what it began with when it was last read is its fingerprint.
+        The elder may have been truncated by now: what it began with when it was last read is its fingerprint, what it
+        begins with today may not have been noticed yet. The file may be a copy of either.
         """
         head = opened.content.read(0, FINGERPRINT_BYTES)
         if not head:
             return elder.head > 0
-        if 0 < elder.fingerprint.length <= len(head):
-            return begins_as(head, elder.fingerprint)
+        if elder.fingerprint.length and begins_as(head, elder.fingerprint):
+            return True
         if elder.closed or not self._registry.ensure_open(elder):
             return False
         assert elder.content is not None
