@@ -14,6 +14,7 @@ from hostagent.process.framing.auto import AutoFraming
 from hostagent.process.framing.cri import CriFraming
 from hostagent.process.framing.docker_json import DockerJsonFraming
 from hostagent.process.framing.joining import reach_bytes
+from hostagent.process.repair import InvalidUtf8
 from tests.process.reading import CONSTANTS, assert_cuts_do_not_show, bare, encoded, whole
 
 FRAMINGS: dict[str, Callable[[], Framing]] = {"cri": CriFraming, "docker": DockerJsonFraming, "auto": AutoFraming}
@@ -193,6 +194,14 @@ def test_forged_docker_lines_give_one_valid_record_each(text: bytes) -> None:
     records = bare(whole(Chain(framing=DockerJsonFraming()), good + text + good).batches)
     assert len(records) == 2 + text.count(b"\n")
     assert records[0] == records[-1] == {"message": "good", "stream": "stdout", "time": TIME % 1}
+
+
+@pytest.mark.parametrize("how", ["replace", "base64"])
+def test_a_docker_line_that_is_no_utf8_is_repaired_whatever_is_chosen(how: InvalidUtf8) -> None:
+    text = b'{"log":"\\u003c\xff\\"\\n","stream":"stdout","time":"2024-05-01T10:00:00Z"}\n'
+    done = whole(Chain(framing=DockerJsonFraming(), invalid_utf8=how), text + text.replace(b"\xff", b"x"))
+    assert [one["message"] for one in bare(done.batches)] == ['<\ufffd"', '<x"']
+    assert done.invalid_utf8 == 1
 
 
 def test_attributes_and_other_keys_of_a_docker_line_do_not_hide_it() -> None:

@@ -129,6 +129,22 @@ def test_each_stream_of_a_container_is_joined_for_itself(
     assert_cuts_do_not_show(one, data, at)
 
 
+@given(configs, container_writes, st.lists(st.booleans(), max_size=12), st.lists(st.integers(0, 900), max_size=5))
+def test_parts_of_lines_are_joined_before_lines_are(
+    config: dict[str, Any], written: list[tuple[str, str]], ends: list[bool], at: list[int]
+) -> None:
+    lines = container_lines("cri", written).splitlines(keepends=True)
+    parts = [line if end else line.replace(b" F ", b" P ", 1) for line, end in zip(lines, ends, strict=False)]
+    data = b"".join([*parts, *lines[len(parts) :]])
+    one = chain(config, FRAMINGS["cri"])
+    joined = bare(whole(Chain(framing=CriFraming()), data).batches)
+    records = bare(whole(one, data).batches)
+    for stream in ("stdout", "stderr"):
+        texts = [record["message"] for record in joined if record["stream"] == stream]
+        assert [record["message"] for record in records if record["stream"] == stream] == grouped(config, texts)
+    assert_cuts_do_not_show(one, data, at)
+
+
 def test_the_last_group_waits_for_the_line_that_ends_it() -> None:
     done = chain({"start": "^A"}).process(b"A\n b\nA\n c\n", CONSTANTS, final=False)
     assert [one["message"] for one in bare(done.batches)] == ["A\n b"]
