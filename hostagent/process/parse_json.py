@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from hostagent.model import Batch
+from hostagent.process.batches import row_count
 from hostagent.process.text import columns_of
 
 MESSAGE = "message"
@@ -34,11 +35,9 @@ class JsonParser:
         self._time_key = options.time_key
 
     def parse(self, batch: Batch) -> tuple[list[Batch], int]:
-        if batch.records is not None:
-            return [batch], 0
         table = columns_of(batch)
         if MESSAGE not in table:
-            return [batch], len(next(iter(table.values())))
+            return [batch], row_count(batch)
         found = [self._fields(message) for message in table[MESSAGE]]
         return self._runs(batch, table, found), found.count(None)
 

@@ -14,6 +14,7 @@ import msgspec
 
 from hostagent.hookspecs import Pattern
 from hostagent.model import Batch
+from hostagent.process.batches import row_count
 from hostagent.process.confine import confine
 from hostagent.process.patterns import compile_pattern, search
 from hostagent.process.scan import scans
@@ -45,7 +46,7 @@ class RegexParser:
         self._names = tuple(self._pattern.chars.groupindex)
         confined = confine(options.pattern)
         numbers = list(self._pattern.chars.groupindex.values())
-        self._scans = scans(confined, numbers) if confined is not None else None
+        self._scans = scans(self._pattern, confined, numbers) if confined is not None else None
 
     def parse(self, batch: Batch) -> tuple[list[Batch], int]:
         text = batch.text
@@ -55,7 +56,7 @@ class RegexParser:
                 return [self._parsed(batch, (), found)], 0
         table = columns_of(batch)
         if MESSAGE not in table:
-            return [batch], len(next(iter(table.values())))
+            return [batch], row_count(batch)
         messages = table[MESSAGE]
         lines = b"\n".join([*messages, b""])
         if occurrences(b"\n", lines) == len(messages):

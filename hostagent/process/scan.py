@@ -1,8 +1,8 @@
 """A pattern with groups, run over many lines in few calls.
 
 The regex parser's engine room. The quick form of the pattern is tried slice by slice, so that a line it doesn't match
-can lead it astray for a slice at most; where its matches don't come out as one for each line, a form that takes every
-line, matching or not, goes over the slice again. After a few such slices only that form is used.
+can lead it astray for a slice at most; where its matches don't come out as one for each line, the pattern as it was
+written is searched for line by line. After a few such slices nothing else is tried.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from typing import Any, AnyStr, Generic, NamedTuple
 
 from hostagent.process.confine import Confined
-from hostagent.process.patterns import compile_pattern
+from hostagent.process.patterns import Compiled, compile_pattern
 from hostagent.process.text import occurrences
 
 SLICE_LENGTH = 16 * 1024
@@ -23,11 +23,11 @@ SPACES = "\t\v\f\r"
 
 
 class Forms(NamedTuple, Generic[AnyStr]):
-    """The forms of a confined pattern, and what lines end and are blank with."""
+    """The forms of a pattern, and what lines end and are blank with."""
 
     quick: re.Pattern[AnyStr]
     blank_only: re.Pattern[AnyStr]
-    every_line: re.Pattern[AnyStr]
+    line: re.Pattern[AnyStr]
     line_feed: AnyStr
     spaces: tuple[AnyStr, ...]
 
@@ -62,28 +62,25 @@ class Scan(Generic[AnyStr]):
         return rows
 
     def _line_by_line(self, lines: AnyStr) -> list[tuple[AnyStr, ...] | None]:
-        found = self._forms.every_line.findall(lines)
-        groups = self._picked([row[:-1] for row in found])
-        return [None if row[-1] else group for row, group in zip(found, groups, strict=True)]
+        found = map(self._forms.line.search, lines[:-1].split(self._forms.line_feed))
+        return [None if match is None else self._wanted_of(match.groups(lines[:0])) for match in found]
 
     def _picked(self, found: list[Any]) -> list[tuple[AnyStr, ...]]:
         """`findall` gives bare groups where a pattern has one, and all groups where only some were asked for."""
         if self._groups == 1:
-            return [row if isinstance(row, tuple) else (row,) for row in found]
-        if self._groups == len(self._wanted):
-            return found
-        return [tuple([row[number - 1] for number in self._wanted]) for row in found]
+            return [(row,) for row in found]
+        return found if self._groups == len(self._wanted) else [self._wanted_of(row) for row in found]
+
+    def _wanted_of(self, groups: tuple[AnyStr, ...]) -> tuple[AnyStr, ...]:
+        return groups if self._groups == len(self._wanted) else tuple([groups[number - 1] for number in self._wanted])
 
 
-def scans(confined: Confined, wanted: list[int]) -> tuple[Scan[str], Scan[bytes] | None]:
+def scans(pattern: Compiled, confined: Confined, wanted: list[int]) -> tuple[Scan[str], Scan[bytes] | None]:
     """A scan for characters, and one for bytes where the pattern can be written with them."""
-    # Every match takes a whole line: none is empty, and the last group is so only where the pattern was found.
-    every_line = rf"{confined.each_line}.*\n|^(.*\n)"
-    sources = (confined.quick, confined.blank_only, every_line)
-    compiled = [compile_pattern(source, confined.flags) for source in sources]
-    quick, blank_only, lines = (pattern.chars for pattern in compiled)
-    chars = Scan(Forms(quick, blank_only, lines, "\n", tuple(SPACES)), wanted)
-    octets = [pattern.octets for pattern in compiled if pattern.octets is not None]
-    if len(octets) < len(compiled):
+    quick = compile_pattern(confined.quick, confined.flags)
+    blank_only = compile_pattern(confined.blank_only, confined.flags)
+    chars = Scan(Forms(quick.chars, blank_only.chars, pattern.chars, "\n", tuple(SPACES)), wanted)
+    if quick.octets is None or blank_only.octets is None or pattern.octets is None:
         return chars, None
-    return chars, Scan(Forms(octets[0], octets[1], octets[2], b"\n", tuple(space.encode() for space in SPACES)), wanted)
+    spaces = tuple(space.encode() for space in SPACES)
+    return chars, Scan(Forms(quick.octets, blank_only.octets, pattern.octets, b"\n", spaces), wanted)
