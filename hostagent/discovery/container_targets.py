@@ -194,11 +194,8 @@ class ContainerTargets:
                 if is_running(container):
                     problems += [Problem(declaration.where, message, hint) for message, hint in located.problems]
             for (root, shown_root), paths in found.items():
-                part = blake2b(
-                    f"{declaration.name}\0{shown_root}\0{root}".encode(errors="surrogateescape"), digest_size=8
-                )
                 target = Target(
-                    id=f"{self._source}/{container.id}/{part.hexdigest()}",
+                    id=f"{self._source}/{_place_id(root, tuple(paths))}",
                     source=self._source,
                     root=root,
                     shown_root=shown_root,
@@ -210,6 +207,10 @@ class ContainerTargets:
                     outputs=declaration.outputs,
                     declaration=f"{name_of(container)}: {declaration.where}",
                 )
+                if target.id in targets:
+                    other = targets[target.id].declaration.partition(": ")[2]
+                    problems.append(Problem(declaration.where, f"names the same files as {other}, so this is ignored"))
+                    continue
                 targets[target.id] = target
         return targets
 
@@ -228,6 +229,11 @@ def _kept(container: Container, before: Outcome | None) -> dict[str, Target] | N
 def is_running(container: Container) -> bool:
     """Whether its processes are there, if only frozen."""
     return container.state in (ContainerState.RUNNING, ContainerState.PAUSED)
+
+
+def _place_id(root: str, paths: tuple[str, ...]) -> str:
+    """The same for every container that mounts the same directory: its files are read once, and on over restarts."""
+    return blake2b("\0".join((root, *paths)).encode(errors="surrogateescape"), digest_size=12).hexdigest()
 
 
 def name_of(container: Container) -> str:

@@ -8,17 +8,18 @@ gone has its targets removed, which means drained.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from hostagent.clock import Clock
+from hostagent.discovery.claims import Claims, Publish
 from hostagent.discovery.container import Container, ContainerChange, ContainerRuntime, ContainerState
 from hostagent.discovery.container_targets import ContainersOptions, ContainerTargets, Outcome, is_running
 from hostagent.discovery.explaining import explained, goes_by
 from hostagent.discovery.runtimes import runtimes_of
 from hostagent.hookspecs import Explained, Notice, Wiring
-from hostagent.model import Target, TargetChange
+from hostagent.model import TargetChange
 
 MOST_NOTICES = 200
 
@@ -60,8 +61,9 @@ class ContainersDiscovery:
         self._lock = threading.Lock()
         self._containers: dict[str, Container] = {}
         self._outcomes: dict[str, Outcome] = {}
+        self._claims = Claims()
 
-    def run(self, publish: Callable[[TargetChange], None], stop: threading.Event) -> None:
+    def run(self, publish: Publish, stop: threading.Event) -> None:
         """Follow every runtime until `stop` is set."""
         inbox = _Inbox()
         for number, runtime in enumerate(self._runtimes):
@@ -104,7 +106,7 @@ class ContainersDiscovery:
 
         threading.Thread(target=follow, name=f"{threading.current_thread().name}:{number}", daemon=True).start()
 
-    def _take(self, change: ContainerChange, publish: Callable[[TargetChange], None]) -> None:
+    def _take(self, change: ContainerChange, publish: Publish) -> None:
         container = change.container
         assert container is not None
         before = self._outcomes.get(container.id)
@@ -114,48 +116,30 @@ class ContainersDiscovery:
         with self._lock:
             self._containers.pop(container.id, None)
             self._outcomes.pop(container.id, None)
-        if before is None:
-            return
-        if before.has_files:
+        if before is not None and before.has_files:
             self._look_once_more(container, before, publish)
-        for target in before.targets.values():
-            publish(TargetChange("removed", target))
+        self._claims.remove(container.id, publish)
 
-    def _look_once_more(self, container: Container, before: Outcome, publish: Callable[[TargetChange], None]) -> None:
+    def _look_once_more(self, container: Container, before: Outcome, publish: Publish) -> None:
         """Have its files looked for a last time: one that lived for milliseconds may have left some in its mounts."""
         ended = replace(container, state=ContainerState.EXITED, pid=0)
-        for target_id, target in self._targets.of(ended).targets.items():
-            if target_id not in before.targets:
-                publish(TargetChange("added", target))
-                publish(TargetChange("removed", target))
-        for target in before.targets.values():
-            publish(TargetChange("changed", target))
+        self._claims.again(container.id, publish)
+        targets = {**self._targets.of(ended).targets, **before.targets}
+        self._claims.put(container.id, targets, running=False, publish=publish)
 
-    def _decide(self, container: Container, before: Outcome | None, publish: Callable[[TargetChange], None]) -> None:
+    def _decide(self, container: Container, before: Outcome | None, publish: Publish) -> None:
         outcome = self._targets.of(container, before)
         with self._lock:
             self._containers[container.id] = container
             self._outcomes[container.id] = outcome
-        self._publish(before.targets if before else {}, outcome.targets, publish)
+        self._claims.put(container.id, outcome.targets, running=is_running(container), publish=publish)
 
-    def _refresh(self, publish: Callable[[TargetChange], None]) -> None:
+    def _refresh(self, publish: Publish) -> None:
         """Look again where declared paths lead: a directory or a link may have appeared since."""
         for container_id, outcome in list(self._outcomes.items()):
             container = self._containers[container_id]
             if outcome.has_files and is_running(container):
                 self._decide(container, outcome, publish)
-
-    def _publish(
-        self, before: dict[str, Target], after: dict[str, Target], publish: Callable[[TargetChange], None]
-    ) -> None:
-        for target_id, target in before.items():
-            if target_id not in after:
-                publish(TargetChange("removed", target))
-        for target_id, target in after.items():
-            if target_id not in before:
-                publish(TargetChange("added", target))
-            elif before[target_id] != target:
-                publish(TargetChange("changed", target))
 
 
 def build_containers(options: ContainersOptions, wiring: Wiring) -> ContainersDiscovery:

@@ -239,8 +239,11 @@ class Registry:
             self.reassign(tailed, origin)
 
     def reassign(self, tailed: TailedFile, origin: Origin) -> None:
-        """Go on with an open file for a target that has changed."""
+        """Go on with an open file for a target that has changed, or for another one."""
         before = [lane.name for lane in tailed.origin.lanes]
+        if tailed.origin.target.id != origin.target.id:
+            # After a restart the file must be found among those of its new target.
+            self._soil(tailed)
         tailed.reassign(origin)
         if tailed.row:
             self.note_outputs(tailed, before)

@@ -93,13 +93,18 @@ def swap_target(registry: Registry, places: Places, place: Place) -> None:
 
 
 def drop_target(registry: Registry, places: Places, target_id: str) -> None:
-    """A target is gone: its files are drained and closed."""
+    """A target is gone: its files are drained and closed, but for those that another target wants as well."""
     place = places.by_id.get(target_id)
     if place is None:
         return
     places.remove(target_id)
     for tailed in registry.all_files():
-        if tailed.origin is place.origin:
+        if tailed.origin is not place.origin:
+            continue
+        heir = None if tailed.ended else places.wanting(tailed.path)
+        if heir is not None and registry.ensure_open(tailed):
+            registry.reassign(tailed, heir.origin)
+        else:
             registry.lose(tailed)
 
 

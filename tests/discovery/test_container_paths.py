@@ -48,11 +48,12 @@ def test_a_pattern_above_mounts_reaches_into_each_of_them(tenant: Tenant) -> Non
     for name in ("a", "b"):
         put(tenant.host / f"volumes/{name}", "logs/app.log", f"{name}\n")
         tenant.mounts.append(Mount(f"/srv/{name}", str(tenant.host / f"volumes/{name}")))
-    tenant.mounts.append(Mount("/srv/other/deep", str(tenant.host / "volumes/a")))
+    put(tenant.host / "volumes/deep", "logs/app.log", "deep\n")
+    tenant.mounts.append(Mount("/srv/other/deep", str(tenant.host / "volumes/deep")))
     put(tenant.root, "srv/c/logs/app.log", "c\n")
     expected = {f"/srv/{name}/logs/app.log": f"{name}\n".encode() for name in "abc"}
     assert tenant.read("/srv/*/logs/*.log") == expected
-    assert tenant.read("/srv/**/app.log") == {**expected, "/srv/other/deep/logs/app.log": b"a\n"}
+    assert tenant.read("/srv/**/app.log") == {**expected, "/srv/other/deep/logs/app.log": b"deep\n"}
 
 
 def test_a_mounted_file_and_nothing_beside_it(tenant: Tenant) -> None:

@@ -210,6 +210,35 @@ def test_a_container_that_ended_keeps_its_targets(tenant: Tenant) -> None:
         assert added.target.root == str(tenant.volume)
 
 
+def test_a_mount_that_several_containers_have_is_one_target_of_one_that_runs(tenant: Tenant) -> None:
+    def attempt(number: int, state: ContainerState = ContainerState.RUNNING) -> Container:
+        return tenant.container({"LOG_COLLECT_FILES": "/data/*.log"}, id=f"c{number}", state=state)
+
+    with running() as source:
+        source.say("added", attempt(0))
+        source.say("changed", attempt(0, ContainerState.EXITED))
+        source.say("added", attempt(1))
+        source.say("added", attempt(2))
+        source.say("removed", attempt(0))
+        source.say("removed", attempt(1))
+        source.say("listed")
+        source.published(3)
+        wait_for(lambda: source.changes[-1].kind == "listed", "the end")
+        kinds = [(one.kind, one.target.tags["container_id"]) for one in source.changes if one.target is not None]
+        # Named again, without a change, when a container goes: its files are looked for once more.
+        assert kinds == [
+            ("added", "c0"),
+            ("changed", "c1"),
+            ("changed", "c1"),
+            ("changed", "c1"),
+            ("changed", "c2"),
+        ]
+        assert len(source.targets()) == 1
+        source.say("removed", attempt(2))
+        wait_for(lambda: source.changes[-1].kind == "removed", "the last one to go")
+        assert source.targets() == {}
+
+
 def test_a_renamed_container_has_its_targets_changed() -> None:
     with running() as source:
         source.say("added", container(name="old"))

@@ -167,7 +167,9 @@ def test_a_name_another_tenant_uses_is_another_target(tenant: Tenant) -> None:
     targets = ContainerTargets("s", ContainersOptions())
     env = {"aliyun_logs_shop": "/data/*.log,stdout", "aliyun_logs_shop_target": "shop"}
     one = targets.of(container(id="a" * 64, env=env, mounts=tuple(tenant.mounts)))
-    other = targets.of(container(id="b" * 64, env=env, mounts=tuple(tenant.mounts)))
+    (tenant.host / "volumes/other").mkdir()
+    other_mounts = (Mount("/data", str(tenant.host / "volumes/other")),)
+    other = targets.of(container(id="b" * 64, env=env, mounts=other_mounts))
     assert len(one.targets) == len(other.targets) == 2
     assert one.targets.keys().isdisjoint(other.targets)
     assert {target.tags["container_id"] for target in one.targets.values()} == {"a" * 64}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.runtimes.collection import Collection
-from tests.runtimes.cri_engine import CriEngine
+from tests.runtimes.cri_engine import CriContainer, CriEngine
 from tests.runtimes.docker_engine import DockerEngine
 from tests.runtimes.fixtures import NEEDS_CRI, NEEDS_DOCKER
 from tests.support.agent import Agent
@@ -41,6 +41,16 @@ def wait_for_paths(collection: Collection, container: str, expected: Mapping[str
         so_far=lambda: f"{by_path(collection.records()[container])} {collection.agent.tail()}",
     )
     assert by_path(collection.records()[container]) == expected
+
+
+def wait_for_messages(collection: Collection, expected: list[str]) -> None:
+    """Wait for so many records of all containers together; they must be these."""
+
+    def came() -> list[str]:
+        return sorted(one["message"] for records in collection.records().values() for one in records)
+
+    wait_for(lambda: len(came()) >= len(expected), f"{expected}", so_far=lambda: f"{came()} {collection.agent.tail()}")
+    assert came() == sorted(expected)
 
 
 @NEEDS_DOCKER
@@ -254,3 +264,54 @@ def test_files_of_a_pod_by_its_annotation_and_its_environment(cri_runtime: CriEn
         assert {record.get("team") for record in records[app.id]} == {"shop", None}
         assert other.id not in records
         assert "relative" in collection.agent.call("status").stdout
+
+
+@NEEDS_CRI
+def test_a_volume_outlives_the_containers_that_share_it(cri_runtime: CriEngine, tmp_path: Path) -> None:
+    empty_dir = tmp_path / "empty-dir"
+    empty_dir.mkdir()
+    env = {"aliyun_logs_app": "/shared/app.log"}
+
+    def run(attempt: int) -> CriContainer:
+        script = f"for i in 1 2 3; do echo {attempt}.$i >> /shared/app.log; done; {ENDLESS}"
+        return cri_runtime.run(pod, "app", ["sh", "-c", script], env=env, mounts={str(empty_dir): "/shared"})
+
+    with Collection.of(tmp_path, f"cri://{cri_runtime.socket}", **QUICKLY) as collection:
+        collection.agent.start()
+        collection.agent.wait_ready()
+        pod = cri_runtime.run_pod("web-0", namespace="shop")
+        expected: list[str] = []
+        before: CriContainer | None = None
+        for attempt in range(4):
+            container = run(attempt)
+            expected += [f"{attempt}.{number}" for number in (1, 2, 3)]
+            wait_for_messages(collection, expected)
+            if before is not None:
+                cri_runtime.remove_container(before.id)
+                cri_runtime.execute(container, ["sh", "-c", f"echo {attempt}.more >> /shared/app.log"])
+                expected.append(f"{attempt}.more")
+                wait_for_messages(collection, expected)
+                assert f"{attempt}.more" in collection.messages(container.id)
+            cri_runtime.stop_container(container)
+            before = container
+
+
+@NEEDS_DOCKER
+def test_a_volume_s_files_are_read_once_whoever_asks_for_them(docker_runtime: DockerEngine, tmp_path: Path) -> None:
+    def run(paths: str) -> str:
+        env = {"LOG_COLLECT_FILES": paths}
+        return docker_runtime.run(["sh", "-c", ENDLESS], env=env, binds=["shared-volume:/data"])
+
+    with Collection.of(tmp_path, docker_url(docker_runtime), **QUICKLY) as collection:
+        collection.agent.start()
+        first, second, third = run("/data/*.log"), run("/data/app.log"), run("/data/*.log")
+        write = ["sh", "-c", "for i in 1 2 3; do echo $i >> /data/app.log; done"]
+        docker_runtime.execute(first, write)
+        wait_for_messages(collection, ["1", "2", "3"])
+        docker_runtime.remove(first)
+        docker_runtime.execute(second, write)
+        wait_for_messages(collection, ["1", "2", "3"] * 2)
+        docker_runtime.remove(third)
+        docker_runtime.execute(second, write)
+        wait_for_messages(collection, ["1", "2", "3"] * 3)
+        assert "3" in collection.messages(second)
