@@ -74,7 +74,9 @@ class Ending:
             if tailed.drained:
                 if tailed.all_acked():
                     self._retire(tailed)
-            elif not self._turn(tailed, False) and not tailed.queued:
+                continue
+            at_end = not self._turn(tailed, False) and not tailed.queued
+            if at_end or (tailed.drop_size is not None and tailed.tail >= tailed.drop_size):
                 self._drain(tailed, now_s)
         self._keep_within_budget()
 
@@ -96,10 +98,13 @@ class Ending:
 
     def _drain(self, tailed: TailedFile, now_s: float) -> None:
         """The file has been read to its end: if nobody will write to it any more, deliver its last record and close."""
-        if tailed.closed or tailed.suspended:
+        if tailed.closed or (tailed.suspended and tailed.drop_size is None):
             return
         if tailed.content is None:
             self._abandon(tailed)
+            return
+        if tailed.drop_size is not None and identify(tailed.content.fd).nlink:
+            self._let_go(tailed)
             return
         if not self._is_over(tailed, now_s):
             return
@@ -121,6 +126,15 @@ class Ending:
         # Whoever waited for this end gets no event for it, and may be a file that nobody writes to any more.
         if successor is not None:
             self._turn(successor, False)
+
+    def _let_go(self, tailed: TailedFile) -> None:
+        """No target wants the file any more. What has not ended stays in it for as long as somebody writes to it."""
+        assert tailed.content is not None
+        if not all(lane.room() for lane in tailed.origin.lanes):
+            return
+        if has_writer(tailed.content.fd) is not False or not self._turn(tailed, True):
+            tailed.drained = True
+            self._registry.files.release(tailed)
 
     def _abandon(self, tailed: TailedFile) -> None:
         """The file was deleted while its descriptor was closed. All of it had been read, unless something said no."""

@@ -232,6 +232,7 @@ class Registry:
         if back:
             tailed.ended_at_s = None
             tailed.drained = False
+            tailed.drop_size = None
             self.ended.pop(tailed, None)
         if self.by_path.get(tailed.path) is not tailed:
             self._repath(tailed, path)

@@ -106,6 +106,7 @@ def drop_target(registry: Registry, places: Places, target_id: str) -> None:
             registry.reassign(tailed, heir.origin)
         else:
             registry.lose(tailed)
+            tailed.drop_size = tailed.size() or tailed.head
 
 
 def _open_all(registry: Registry, places: Places, place: Place) -> tuple[dict[str, Opened], dict[str, FileId]]:
@@ -115,7 +116,12 @@ def _open_all(registry: Registry, places: Places, place: Place) -> tuple[dict[st
     links: dict[str, FileId] = {}
     identities: set[FileId] = set()
     for path, *_ in places.scan(place):
-        opened = None if path in registry.by_path else registry.open(place.origin, path)
+        bound = registry.by_path.get(path)
+        if bound is not None:
+            if bound.origin.target.id not in places.by_id:
+                links[path] = bound.identity  # a target that is gone is still draining it
+            continue
+        opened = registry.open(place.origin, path)
         if opened is None:
             continue
         if opened.status.id in registry.by_identity or opened.status.id in identities:

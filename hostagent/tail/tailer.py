@@ -79,6 +79,7 @@ class TailedFile:
         "content",
         "cursors",
         "drained",
+        "drop_size",
         "ended_at_s",
         "fingerprint",
         "generation",
@@ -123,6 +124,8 @@ class TailedFile:
         self.unread = True
         self.closed = False
         self.drained = False
+        # Set when no target wants the file any more: how far it is still read.
+        self.drop_size: int | None = None
         self.suspended = False
         self.grew_at_s = 0.0
         self.behind_since_s: float | None = None
