@@ -20,6 +20,7 @@ COMMANDS = {
     "status": "status",
     "files": "files",
     "explain": "explain",
+    "audit": "audit",
     "spool": "spool",
     "dead-letters": "letters",
     "test": "samples",

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import sqlite3
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +20,7 @@ from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.state import schema
-from hostagent.state.faults import is_damage, os_fault, sqlite_fault
+from hostagent.state.faults import is_damage, look_fault, os_fault, sqlite_fault
 from hostagent.state.quarantine import Quarantine
 
 DATABASE = "checkpoint.db"
@@ -27,6 +29,8 @@ SUBJECT = "checkpoint"
 BUSY_TIMEOUT_S = 2.0
 _HEADER_BYTES = 100
 _SQLITE_ERROR = 1
+# SQLITE_READONLY and SQLITE_CANTOPEN: its log has to be replayed before it can be read.
+_NEEDS_TO_WRITE = frozenset({8, 14})
 # Above this, check the structure only: index against table takes seconds per 100 MB.
 FULL_CHECK_BYTES = 32 * 1024 * 1024
 
@@ -62,14 +66,68 @@ def _decode_text(text: bytes) -> str:
 
 
 def connect_read_only(data_dir: Path) -> sqlite3.Connection:
-    """A connection that can't write, for a command beside a running agent."""
+    """A connection that can't write, for a command beside a running agent or without one; it leaves no file behind."""
     path = data_dir / DATABASE
+    if not _exists(path):
+        raise StateError(f"{path} is not there: no agent has run with this data_dir, or it was removed")
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    wal, shared = path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
+    if not shared.exists() and not _exists(wal):
+        uri += "&immutable=1"  # nobody uses it: SQLite would make both files, as whoever runs the command
     try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
-        connection.text_factory = _decode_text
-        schema.version_of(connection)
+        with path.open("rb"):
+            pass
+        return _checked_version(_connect_to_look(uri), path)
+    except OSError as error:
+        raise look_fault(path, error) from error
     except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _NEEDS_TO_WRITE:
+            raise sqlite_fault(path, "read it", error) from error
+    return _checked_version(_copied(path), path)
+
+
+def _connect_to_look(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    connection.text_factory = _decode_text
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def _copied(path: Path) -> sqlite3.Connection:
+    """A database whose log must be replayed on a disk that takes no writes: replayed in a copy, then held in memory."""
+    memory = sqlite3.connect(":memory:", isolation_level=None)
+    memory.text_factory = _decode_text
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            for part in _with_companions(path)[:2]:
+                if part.exists():
+                    shutil.copyfile(part, Path(folder) / part.name)
+            with contextlib.closing(sqlite3.connect(Path(folder) / path.name)) as copy:
+                copy.backup(memory)
+    except sqlite3.Error as error:
+        memory.close()
+        raise sqlite_fault(path, "read a copy of it", error) from error
+    except OSError as error:
+        memory.close()
+        raise look_fault(path, error) from error
+    return memory
+
+
+def _checked_version(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    try:
+        version = schema.version_of(connection)
+    except sqlite3.Error as error:
+        connection.close()
         raise sqlite_fault(path, "read it", error) from error
+    if version != schema.VERSION:
+        connection.close()
+        hint = "start the agent of this version once, it brings it up to date" if version < schema.VERSION else ""
+        hint = hint or "use the hostagent that made it"
+        raise StateError(f"{path} has tables of version {version}, this hostagent knows {schema.VERSION}: {hint}")
     return connection
 
 

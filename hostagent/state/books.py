@@ -1,0 +1,75 @@
+"""Everything the checkpoint database says about what became of which bytes, read at one moment for the audit.
+
+One read transaction on a connection that can't write: a running agent is not held up and not waited for. It draws no
+conclusions; `reckoning` does the sum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from hostagent.model import Loss
+from hostagent.state import files, ledger, positions, totals
+from hostagent.state.faults import sqlite_fault
+from hostagent.state.ledger import LossTotal
+from hostagent.state.positions import Progress
+from hostagent.state.recovery import DATABASE, connect_read_only
+from hostagent.state.rows import FileRow, InflightPart
+from hostagent.state.totals import Forgotten
+
+_ALL = -1
+_decode_parts = msgspec.msgpack.Decoder(tuple[InflightPart, ...]).decode
+
+
+class Begun(NamedTuple):
+    """A range of a block that was cut and not acked."""
+
+    output: str
+    file: int
+    start: int
+    end: int
+
+
+class Books(NamedTuple):
+    """The database at one moment."""
+
+    files: list[FileRow]
+    progress: list[Progress]
+    inflight: list[Begun]
+    losses: list[Loss]
+    loss_totals: list[LossTotal]
+    forgotten: list[Forgotten]
+
+
+def read_books(data_dir: Path) -> Books:
+    """Read all of it; StateError says why it can't be read."""
+    try:
+        with contextlib.closing(connect_read_only(data_dir)) as connection:
+            connection.execute("BEGIN")
+            return Books(
+                files=files.load(connection),
+                progress=positions.load(connection),
+                inflight=_inflight(connection),
+                losses=ledger.select(connection, limit=_ALL),
+                loss_totals=ledger.totals(connection),
+                forgotten=totals.load(connection),
+            )
+    except sqlite3.Error as error:
+        raise sqlite_fault(data_dir / DATABASE, "read it", error) from error
+
+
+def _inflight(connection: sqlite3.Connection) -> list[Begun]:
+    found = []
+    for output, packed in connection.execute("SELECT output, parts FROM inflight ORDER BY seq").fetchall():
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, TypeError):
+            found += [
+                Begun(output, range_.file, range_.start, range_.end)
+                for part in _decode_parts(packed)
+                for range_ in part.ranges
+            ]
+    return found
