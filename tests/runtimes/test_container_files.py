@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,41 @@ def test_files_in_every_place_a_container_has(docker_runtime: DockerEngine, tmp_
         assert {path: sorted(lines) for path, lines in found.items()} == {
             path: sorted(lines) for path, lines in expected.items()
         }
+
+
+@pytest.fixture
+def host_root(tmp_path: Path) -> Iterator[Path]:
+    """The host's root directory, with all that is and will be mounted in it, as a pod sees it."""
+    root = tmp_path / "host"
+    root.mkdir()
+    subprocess.run(["mount", "--rbind", "/", root], check=True)
+    subprocess.run(["mount", "--make-rslave", root], check=True)
+    try:
+        yield root
+    finally:
+        subprocess.run(["umount", "--recursive", "--lazy", root], check=True)
+
+
+@NEEDS_DOCKER
+def test_an_agent_that_sees_the_host_below_a_directory(
+    docker_runtime: DockerEngine, host_root: Path, tmp_path: Path
+) -> None:
+    script = f"echo printed; echo tree > /a.log; echo volume > /data/b.log; echo memory > /run/c.log; {ENDLESS}"
+    url = f"docker://{host_root}{docker_runtime.socket}"
+    with Collection.of(tmp_path, url, host_root=str(host_root), refresh_interval="200ms") as collection:
+        collection.agent.start()
+        collection.agent.wait_ready()
+        container = docker_runtime.run(
+            ["sh", "-c", script],
+            env={"LOG_COLLECT_FILES": "/a.log,/data/*.log,/run/*.log"},
+            binds=["host-volume:/data"],
+            tmpfs={"/run": ""},
+        )
+        wait_for_messages(collection, ["printed", "tree", "volume", "memory"])
+        paths = by_path(collection.records()[container])
+        assert {"/a.log", "/data/b.log", "/run/c.log"} < set(paths)
+        below = {file["path"] for file in json.loads(collection.agent.call("files", "--json").stdout)["files"]}
+        assert all(path.startswith(f"{host_root}/") for path in below)
 
 
 @NEEDS_DOCKER
