@@ -60,7 +60,7 @@ class OpenFiles:
         tailed.content = content
         self._open[tailed] = None
         if len(self._open) > self._most:
-            self._close_one()
+            self._close_one(tailed)
 
     def ensure(self, tailed: TailedFile) -> bool:
         """Have the file open; False when its path leads to another file or to none. Raises OSError."""
@@ -93,13 +93,19 @@ class OpenFiles:
     def _wrap(self, fd: int, storage: str) -> Content:
         return FileContent(fd) if storage == PLAIN else self.tailers[storage].open(fd)
 
-    def _close_one(self) -> None:
+    def _close_one(self, fresh: TailedFile) -> None:
         """Close the file that was read longest ago among those with nothing unread.
 
-        If every file has something unread (at a first start, say), one that has a path to be opened by again.
+        If every file has something unread (at a first start, say), one that has a path to be opened by again; never
+        the one that was just opened to be read. A deleted file has no such path: it stays, even past the bound.
         """
-        placed = (tailed for tailed in self._open if not tailed.ended)
-        idle = next((tailed for tailed in self._open if not (tailed.unread or tailed.queued or tailed.ended)), None)
-        oldest = idle or next(placed, None)
+        others = [tailed for tailed in self._open if tailed is not fresh]
+        idle = (tailed for tailed in others if not (tailed.unread or tailed.queued or tailed.ended))
+        placed = (tailed for tailed in others if not tailed.ended)
+        oldest = next(idle, None) or next(placed, None) or next((one for one in others if _has_name(one)), None)
         if oldest is not None:
             self.release(oldest)
+
+
+def _has_name(tailed: TailedFile) -> bool:
+    return tailed.content is not None and identify(tailed.content.fd).nlink > 0

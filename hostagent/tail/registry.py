@@ -266,12 +266,13 @@ class Registry:
     # -- content that goes on elsewhere --------------------------------------------------------------------------
 
     def find_rest(self, tailed: TailedFile) -> Continuation | None:
-        """Look for a copy of content that was replaced, and let the file go on there."""
+        """Look where the file's content went on, under another name or as a copy, and let the file go on there."""
         leader = tailed.leader()
         root = tailed.origin.target.root
         directory, name = os.path.split(beneath(root, tailed.path))
         lost = Lost(directory, name, tailed.identity, tailed.fingerprint, leader.offset, leader.anchor, root)
-        found = find_continuation(lost, self.files.tailers, owned=self.by_identity)
+        owned = {identity for identity, other in self.by_identity.items() if other is not tailed}
+        found = find_continuation(lost, self.files.tailers, owned=owned)
         if found is not None:
             self.relocate(tailed, found)
         return found
