@@ -7,6 +7,7 @@ its next generation, and what was unread is looked for in a copy or written into
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -20,7 +21,9 @@ from hostagent.tail.feed import Feed
 from hostagent.tail.identity import has_writer, identify
 from hostagent.tail.places import Places
 from hostagent.tail.registry import Registry
-from hostagent.tail.tailer import PLAIN, Cursor, Fetched, TailedFile
+from hostagent.tail.tailer import PLAIN, Cursor, Fetched, RewrittenError, TailedFile
+
+log = logging.getLogger(__name__)
 
 TEND_S = 0.25
 """How often files without a place are looked at: nothing tells when their last writer lets go."""
@@ -101,7 +104,7 @@ class Ending:
         if tailed.closed or (tailed.suspended and tailed.drop_size is None):
             return
         if tailed.content is None:
-            self._abandon(tailed)
+            self._abandon(tailed, now_s)
             return
         if tailed.drop_size is not None and identify(tailed.content.fd).nlink:
             self._let_go(tailed)
@@ -136,12 +139,18 @@ class Ending:
             tailed.drained = True
             self._registry.files.release(tailed)
 
-    def _abandon(self, tailed: TailedFile) -> None:
-        """The file was deleted while its descriptor was closed. All of it had been read, unless something said no."""
-        if tailed.unread:
-            self._give_up(tailed, LossReason.DELETED)
-        else:
+    def _abandon(self, tailed: TailedFile, now_s: float) -> None:
+        """The file is not behind its path, and its descriptor was closed: it was deleted, or moved a moment ago.
+
+        All of it had been read, unless something said no. Then it is looked for before it is given up, and not at once:
+        the event that tells its new name may not have been read yet.
+        """
+        if tailed.path in self._registry.refused:
+            return  # it is there and can't be read now: neither deleted nor lost
+        if not tailed.unread:
             tailed.drained = True
+        elif now_s - (tailed.ended_at_s or 0.0) >= TEND_S and self._registry.find_rest(tailed) is None:
+            self._give_up(tailed, LossReason.DELETED)
 
     def _is_over(self, tailed: TailedFile, now_s: float) -> bool:
         assert tailed.content is not None
@@ -164,13 +173,25 @@ class Ending:
         before = tailed.predecessor
         if before is None:
             return False
-        if not (before.closed or before.drained or tailed.head > 0):
+        if not (before.closed or before.drained or before.suspended or tailed.head > 0):
             return True
         tailed.predecessor = None
         return False
 
     def _join(self, old: TailedFile, new: TailedFile) -> bool:
         """Deliver the end of a drained file together with the beginning of its successor; whether nothing is left."""
+        if new.suspended or not self._registry.ensure_open(new) or old.content is None:
+            return True
+        try:
+            return self._join_open(old, new)
+        except (RewrittenError, OSError):
+            return True  # each file's own turn meets it again and knows what to do
+        except Exception as error:
+            log.exception("%s: unexpected error while processing its end; it is no longer read", old.path)
+            self._registry.suspend(old, error)
+            return False
+
+    def _join_open(self, old: TailedFile, new: TailedFile) -> bool:
         size = self._feed.chunk_bytes + old.origin.chain.reach_bytes
         for cursor in list(old.cursors):
             rest = old.fetch(cursor, size)

@@ -65,16 +65,25 @@ class Feed:
             return 0
         processed = tailed.origin.chain.process(fetched.data, tailed.record_constants(), final=final)
         if processed.consumed:
-            start = cursor.offset
+            start, anchor = cursor.offset, cursor.anchor
             tailed.advance(cursor, fetched, processed.consumed)
-            self.deliver(tailed, cursor.lanes, (Range(tailed.row, start, cursor.offset, cursor.anchor),), processed)
+            ranges = (Range(tailed.row, start, cursor.offset, cursor.anchor),)
+            try:
+                self.deliver(tailed, cursor.lanes, ranges, processed)
+            except BaseException:
+                cursor.offset, cursor.anchor = start, anchor
+                raise
         return processed.consumed
 
     def deliver(
         self, tailed: TailedFile, lanes: Sequence[Lane], ranges: tuple[Range, ...], processed: Processed
     ) -> None:
-        """Encode for each lane and add the part. A part without records still moves the position when it is acked."""
+        """Encode for each lane and add the part. A part without records still moves the position when it is acked.
+
+        Everything is encoded before anything is added: an encoder that fails leaves no lane ahead of the others.
+        """
         encoded: dict[tuple[str, int], tuple[bytes, int]] = {}
+        parts = []
         records = 0
         for lane in lanes:
             observed_ns = lane.observed_ns()
@@ -82,16 +91,17 @@ class Feed:
             if key not in encoded:
                 encoded[key] = encode(lane, processed, observed_ns)
             payload, records = encoded[key]
-            lane.add(
-                Part(
-                    ranges=ranges,
-                    chain=tailed.origin.chain.digest,
-                    source=tailed.origin.target.source,
-                    payload=payload,
-                    records=records,
-                    raw_bytes=processed.consumed,
-                )
+            part = Part(
+                ranges=ranges,
+                chain=tailed.origin.chain.digest,
+                source=tailed.origin.target.source,
+                payload=payload,
+                records=records,
+                raw_bytes=processed.consumed,
             )
+            parts.append(part)
+        for lane, part in zip(lanes, parts, strict=True):
+            lane.add(part)
         self._count(tailed.origin.target.source, processed, records)
 
     def _count(self, source: str, processed: Processed, records: int) -> None:

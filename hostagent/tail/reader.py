@@ -90,16 +90,26 @@ class Reader:
         self.wake()
 
     def ask(self, question: Callable[[], Answer], timeout_s: float) -> Answer | None:
-        """Have `question` answered in the reader's thread; None when it doesn't come to it in time."""
+        """Have `question` answered in the reader's thread; None when it doesn't come to it in time.
+
+        What goes wrong with the question is raised here: it is the asker's matter, and none of the logs'.
+        """
         answers: list[Answer] = []
+        failures: list[Exception] = []
         answered = threading.Event()
 
         def answer() -> None:
-            answers.append(question())
+            try:
+                answers.append(question())
+            except Exception as error:
+                log.debug("a question failed: %s", error, exc_info=True)
+                failures.append(error)
             answered.set()
 
         self.post(answer)
         self._clock.wait(answered, timeout_s)
+        if failures:
+            raise failures[0]
         return answers[0] if answers else None
 
     def wake(self) -> None:
@@ -263,8 +273,8 @@ class Reader:
             return busy
         except Exception as error:
             # The chain runs plugins' code on hostile bytes. What it trips over must stop this file only.
-            self._registry.suspend(tailed, error)
             log.exception("%s: unexpected error while processing; the file is no longer read", tailed.path)
+            self._registry.suspend(tailed, error)
             return busy
         tailed.unread = more or left
         if busy:
@@ -336,22 +346,24 @@ class Reader:
 
     def _flush_rest(self, tailed: TailedFile) -> None:
         """The time of an unfinished record is up: deliver its whole lines, and its last part if the source says so."""
-        if tailed.closed or not self._registry.ensure_open(tailed):
+        if tailed.closed or tailed.suspended or not self._registry.ensure_open(tailed):
             return
         chain, policy = tailed.origin.chain, tailed.origin.policy
-        for cursor in list(tailed.cursors):
-            able = self._able(tailed, cursor)
-            if able is None:
-                continue
-            try:
+        try:
+            for cursor in list(tailed.cursors):
+                able = self._able(tailed, cursor)
+                if able is None:
+                    continue
                 fetched = tailed.fetch(able, self._feed.chunk_bytes + chain.reach_bytes)
                 if policy.flush_partial_after_s is None:
                     fetched = fetched._replace(data=fetched.data[: chain.whole_lines(fetched.data)])
                 self._feed.consume(tailed, able, fetched, final=True)
-            except (RewrittenError, OSError):
-                self._make_ready(tailed)
-                return
-        tailed.merge()
+            tailed.merge()
+        except (RewrittenError, OSError):
+            pass  # the turn that follows meets it again and knows what to do
+        except Exception as error:
+            log.exception("%s: unexpected error while processing; the file is no longer read", tailed.path)
+            self._registry.suspend(tailed, error)
         self._make_ready(tailed)
 
     def _flush(self) -> None:

@@ -201,7 +201,11 @@ def _part_again(registry: Registry, lane: Lane, part: InflightPart, observed_ns:
     if tailed is None:
         raise _GoneError("it has no ranges")
     data = b"".join(pieces)
-    payload, records = recut(tailed.origin.chain, lane, tailed.record_constants(), data, observed_ns)
+    try:
+        payload, records = recut(tailed.origin.chain, lane, tailed.record_constants(), data, observed_ns)
+    except Exception as error:
+        # A plugin has come to fail on them. The file is told of when it is read; the agent must start all the same.
+        raise _GoneError(f"{type(error).__name__} while processing {tailed.path}: {error}") from error
     return Part(
         ranges=part.ranges,
         chain=part.chain,
