@@ -121,6 +121,8 @@ class Reports:
 
     def explain(self, path: str) -> ExplainReport:
         """All of `GET /explain?path=…`: what is done with a path, step by step."""
+        if "\0" in path:
+            return ExplainReport(path=_shown(path), collected=False, steps=("no path has a NUL in it",))
         answer = self._reader.ask(lambda: self._explain(path), ASK_S)
         return answer or ExplainReport(path=_shown(path), collected=False, steps=("the reader does not answer",))
 

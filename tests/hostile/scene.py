@@ -15,6 +15,7 @@ import orjson
 
 from tests.support.agent import Agent
 from tests.support.backend import Backend
+from tests.support.oracle import Oracle
 from tests.support.waiting import wait_for
 
 PATIENCE_S = 40.0
@@ -82,6 +83,20 @@ class Scene:
         so_far = self._difference(wanted)
         wait_for(lambda: Counter(self.messages()) >= wanted, "the lines", timeout_s=timeout_s, so_far=so_far)
         assert Counter(self.messages()) == wanted, so_far()
+
+    def expect_all(self, oracle: Oracle, written: dict[str, int], timeout_s: float = PATIENCE_S) -> None:
+        """Every line of the numbered streams has arrived, once and in order."""
+
+        def complete() -> bool:
+            self.agent.must_run()
+            oracle.take(self.backend.new_arrivals())
+            return oracle.complete(written)
+
+        def so_far() -> str:
+            return f"{oracle.findings(written)}\n{self.notices()}\n{self.agent.tail()}"
+
+        wait_for(complete, "every line", timeout_s=timeout_s, so_far=so_far)
+        assert oracle.findings(written).clean, so_far()
 
     def _difference(self, wanted: Counter[str]) -> Any:  # noqa: ANN401 - a closure
         def words() -> str:
