@@ -15,7 +15,7 @@ from hostagent.cli.options import config_option, data_dir_option, find_data_dir,
 from hostagent.errors import EXIT_FAILURE, EXIT_OK, HostagentError, StateError
 
 if TYPE_CHECKING:
-    from hostagent.state.dead_letters import DeadLetter
+    from hostagent.state.letters import DeadLetter
 
 
 @click.group()
@@ -69,7 +69,7 @@ def cat(
 
     As they were sent, one after the other. With --json one object a record, with the entry and the reason.
     """
-    from hostagent.state.dead_letters import read_records
+    from hostagent.state.letters import read_records
 
     state = find_data_dir(config_path, data_dir)
     failed = False
@@ -101,20 +101,13 @@ def chosen(directory: Path, entries: tuple[str, ...]) -> list[DeadLetter]:
 
 
 def _directories(state: Path, output: str | None) -> list[Path]:
-    from hostagent.state.dead_letters import DEAD_LETTERS_DIRECTORY
-    from hostagent.state.faults import look_fault
+    from hostagent.state.letters import DEAD_LETTERS_DIRECTORY, letter_boxes
     from hostagent.state.spooled import directory_name
 
-    parent = state / DEAD_LETTERS_DIRECTORY
-    try:
-        there = sorted(path for path in parent.iterdir() if path.is_dir())
-    except FileNotFoundError:
-        there = []
-    except OSError as error:
-        raise look_fault(parent, error) from error
+    there = letter_boxes(state)
     if output is None:
         return there
-    wanted = parent / directory_name(output)
+    wanted = state / DEAD_LETTERS_DIRECTORY / directory_name(output)
     if wanted not in there:
         names = ", ".join(path.name for path in there) or "none"
         raise HostagentError(f"output {output} has no dead letters in {state} (outputs that have: {names})")
@@ -122,8 +115,8 @@ def _directories(state: Path, output: str | None) -> list[Path]:
 
 
 def _entries(directory: Path) -> list[DeadLetter]:
-    from hostagent.state.dead_letters import read_entries
     from hostagent.state.faults import look_fault
+    from hostagent.state.letters import read_entries
 
     try:
         return list(read_entries(directory))

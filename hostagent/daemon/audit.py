@@ -20,6 +20,7 @@ from hostagent.daemon.standing import Standing
 from hostagent.hookspecs import Tailer
 from hostagent.observe.report import FileReport
 from hostagent.state.books import Books, read_books
+from hostagent.state.letters import letter_boxes, read_entries
 from hostagent.state.positions import Progress
 from hostagent.state.reading import list_blocks, spools, strange_in
 from hostagent.state.reckoning import Account, Span, reckon
@@ -78,10 +79,11 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     troubles: tuple[Trouble, ...]
 
 
-class _Spooled(NamedTuple):
-    """What the spools hold: ranges by file and output, and whose they are."""
+class _Kept(NamedTuple):
+    """What lies beside the database, by file and output: spooled ranges, bytes in dead letters, their sources."""
 
     spans: dict[tuple[int, str], list[Span]]
+    refused: dict[tuple[int, str], list[tuple[Span, int]]]
     sources: dict[tuple[int, str], str]
     troubles: list[Trouble]
 
@@ -100,7 +102,9 @@ def audit(data_dir: Path, tailers: Mapping[str, Tailer], ask: Ask, clock: Clock)
 
 def _audit(data_dir: Path, tailers: Mapping[str, Tailer], ask: Ask) -> AuditReport:
     # The spool first: a block that moves on meanwhile then counts as acked and spooled, never as neither.
-    spooled = _spooled(data_dir)
+    kept = _Kept(defaultdict(list), defaultdict(list), {}, [])
+    _spooled(data_dir, kept)
+    _refused(data_dir, kept)
     books = read_books(data_dir)
     answers: list[list[FileReport] | None] = []
 
@@ -112,9 +116,9 @@ def _audit(data_dir: Path, tailers: Mapping[str, Tailer], ask: Ask) -> AuditRepo
 
     standing = Standing(books.files, tailers, ask_once)
     running = ask_once() is not None
-    files, troubles = _files(books, spooled, standing, running=running)
-    sources = _sources(books, spooled, files)
-    troubles = [*spooled.troubles, *troubles]
+    files, troubles = _files(books, kept, standing, running=running)
+    sources = _sources(books, kept, files)
+    troubles = [*kept.troubles, *troubles]
     unaccounted = sum(one.account.unaccounted for one in sources)
     return AuditReport(
         balanced=not unaccounted and not any(trouble.open for trouble in troubles),
@@ -126,8 +130,7 @@ def _audit(data_dir: Path, tailers: Mapping[str, Tailer], ask: Ask) -> AuditRepo
     )
 
 
-def _spooled(data_dir: Path) -> _Spooled:
-    found = _Spooled(defaultdict(list), {}, [])
+def _spooled(data_dir: Path, found: _Kept) -> None:
     for directory in spools(data_dir):
         for listed in list_blocks(directory):
             if listed.damage:
@@ -142,7 +145,18 @@ def _spooled(data_dir: Path) -> _Spooled:
                     found.sources[key] = part.source
         for number in strange_in(directory).missing:
             found.troubles.append(_spool_trouble(directory, f"segment {number:012d} is gone"))
-    return found
+
+
+def _refused(data_dir: Path, found: _Kept) -> None:
+    """Bytes of the ranges that dead letters came from; of a range that was refused in part, in proportion."""
+    for directory in letter_boxes(data_dir):
+        for letter in read_entries(directory):
+            for part in letter.header.parts:
+                for file, start, end in part.ranges:
+                    key = (file, letter.header.output)
+                    bytes_ = (end - start) * part.refused // max(part.records, 1)
+                    found.refused[key].append(((start, end), bytes_))
+                    found.sources[key] = part.source
 
 
 def _spool_trouble(directory: Path, message: str) -> Trouble:
@@ -150,9 +164,7 @@ def _spool_trouble(directory: Path, message: str) -> Trouble:
     return Trouble(subject=f"spool {directory.name}", message=message, hint=hint, open=True)
 
 
-def _files(
-    books: Books, spooled: _Spooled, standing: Standing, *, running: bool
-) -> tuple[list[FileAudit], list[Trouble]]:
+def _files(books: Books, kept: _Kept, standing: Standing, *, running: bool) -> tuple[list[FileAudit], list[Trouble]]:
     progress: dict[int, list[Progress]] = defaultdict(list)
     for one in books.progress:
         progress[one.file].append(one)
@@ -162,7 +174,7 @@ def _files(
     reached: dict[int, int] = defaultdict(int)
     for begun in books.inflight:
         reached[begun.file] = max(reached[begun.file], begun.end)
-    for (file, _), spans in spooled.spans.items():
+    for (file, _), spans in kept.spans.items():
         reached[file] = max(reached[file], *(end for _, end in spans))
     found: list[FileAudit] = []
     troubles: list[Trouble] = []
@@ -175,8 +187,14 @@ def _files(
             troubles.append(_vanished(row, running))
         for one in mine:
             lost = [(start, end) for output, start, end in losses[row.id] if output in {"", one.output}]
-            spans = spooled.spans.get((row.id, one.output), [])
-            account = reckon(one, exists=exists, readable=readable or 0, losses=lost, spooled=spans)
+            account = reckon(
+                one,
+                exists=exists,
+                readable=readable or 0,
+                losses=lost,
+                spooled=kept.spans.get((row.id, one.output), ()),
+                refused=kept.refused.get((row.id, one.output), ()),
+            )
             found.append(_file(row, one, account))
     return found, troubles
 
@@ -204,7 +222,7 @@ def _vanished(row: FileRow, running: bool) -> Trouble:
     return Trouble(subject=row.path, message="is gone, and was not read to a known end", hint=hint, open=running)
 
 
-def _sources(books: Books, spooled: _Spooled, files: list[FileAudit]) -> list[SourceAudit]:
+def _sources(books: Books, kept: _Kept, files: list[FileAudit]) -> list[SourceAudit]:
     """The sums by source and output: files that are known, what is kept of forgotten ones, the ledger's totals."""
     live: dict[tuple[str, str], Account] = defaultdict(Account)
     counts: dict[tuple[str, str], int] = defaultdict(int)
@@ -214,9 +232,11 @@ def _sources(books: Books, spooled: _Spooled, files: list[FileAudit]) -> list[So
         counts[file.source, file.output] += 1
     forgotten = {(one.source, one.output): one for one in books.forgotten}
     strangers: dict[tuple[str, str], int] = defaultdict(int)
-    for key, spans in spooled.spans.items():
+    dead: dict[tuple[str, str], int] = defaultdict(int)
+    for key, source in kept.sources.items():
         if key not in known:
-            strangers[spooled.sources[key], key[1]] += sum(end - start for start, end in spans)
+            strangers[source, key[1]] += sum(end - start for start, end in kept.spans.get(key, ()))
+            dead[source, key[1]] += sum(bytes_ for _, bytes_ in kept.refused.get(key, ()))
     pairs = {*live, *forgotten, *strangers, *_lost_by(books, {*live, *forgotten, *strangers})}
     found = []
     for source, output in sorted(pairs):
@@ -232,6 +252,7 @@ def _sources(books: Books, spooled: _Spooled, files: list[FileAudit]) -> list[So
         lost_before = account.lost + (past.lost if past is not None else 0)
         pool -= (lost := min(pool, max(0, sum(reasons.values()) - lost_before)))
         pool -= (held := min(pool, strangers[source, output]))
+        pool -= (buried := min(pool, dead[source, output]))
         if past is not None:
             account = account.plus(
                 Account(
@@ -242,9 +263,17 @@ def _sources(books: Books, spooled: _Spooled, files: list[FileAudit]) -> list[So
                     unaccounted=past.unaccounted,
                 )
             )
-        # Blocks of a database that was replaced are in the spool, and nowhere else in the books.
-        older = strangers[source, output] - held
-        account = account.plus(Account(written=older, delivered=pool, lost=lost, spooled=held + older))
+        # What a database that was replaced knew of is in the spool or a dead letter, and nowhere else in the books.
+        older, older_dead = strangers[source, output] - held, dead[source, output] - buried
+        account = account.plus(
+            Account(
+                written=older + older_dead,
+                delivered=pool,
+                lost=lost,
+                spooled=held + older,
+                dead_lettered=buried + older_dead,
+            )
+        )
         found.append(
             SourceAudit(
                 source=source,

@@ -19,6 +19,8 @@ from hostagent.deliver.status import Counters
 from hostagent.errors import StateError
 from hostagent.hookspecs import Encoder
 from hostagent.model import Block, Delivery
+from hostagent.state.letters import LetterPart
+from hostagent.state.rows import InflightPart, parts_of
 from hostagent.state.spool import Spool
 
 # An ack waits for the next commit while there is more to send, but not longer than this.
@@ -192,6 +194,19 @@ class Backlog:
             assert waiting is not None
             delivery = head.delivery = delivery_of(waiting.block, self._encoder, self._compressor)
         return delivery
+
+    def origin(self) -> list[LetterPart]:
+        """Where the records of what `head` gave came from, in order."""
+        with self._lock:
+            if self._head is not None and self._head.waiting is not None:
+                parts: Sequence[InflightPart] = parts_of(self._head.waiting.block)
+            else:
+                spooled = self._spool.head() if self._spool is not None else None
+                parts = spooled.parts if spooled is not None else ()
+        return [
+            LetterPart(part.source, tuple(range_[:3] for range_ in part.ranges), part.records, part.records)
+            for part in parts
+        ]
 
     def delivered(self) -> int:
         """What `head` gave has been delivered, or is among the dead letters; how many bytes of log it was."""

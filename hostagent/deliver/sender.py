@@ -185,7 +185,7 @@ class Sender:
                 continue
             if stopping and self._clock.monotonic_s() >= (self._deadline_s or 0.0):
                 raise Stopped
-            self._transfer.deliver(delivery)
+            self._transfer.deliver(delivery, self._backlog.origin)
             self._count(delivery, self._with_state(self._backlog.delivered))
             if self._backlog.full and self._is_slow():
                 self._with_state(partial(self._backlog.settle, divert=True))

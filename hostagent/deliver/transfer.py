@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from hostagent.clock import Backoff
@@ -18,6 +18,7 @@ from hostagent.deliver.status import Counters
 from hostagent.errors import OutputGoneError, PermanentError, StateError, TemporaryError
 from hostagent.hookspecs import Encoder, Output
 from hostagent.model import Delivery, Outcome, Verdict
+from hostagent.state.letters import LetterPart, parts_of_records
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,14 @@ log = logging.getLogger(__name__)
 class DeadLetterBox(Protocol):
     """Keeps what a backend refused for good, with its reason."""
 
-    def put(self, *, output: str, delivery: Delivery, letters: Sequence[tuple[bytes, str]]) -> None:
+    def put(
+        self,
+        *,
+        output: str,
+        delivery: Delivery,
+        letters: Sequence[tuple[bytes, str]],
+        parts: Sequence[LetterPart] = (),
+    ) -> None:
         """Store records durably before returning; raise StateError when that is not possible now."""
 
 
@@ -71,9 +79,14 @@ class Transfer:
         self.gone = False
         self._block = ""
         self._pieces: deque[Delivery] = deque()
+        self._origin: Callable[[], Sequence[LetterPart]] = tuple
 
-    def deliver(self, delivery: Delivery) -> None:
-        """Return when every record of the delivery is acked or dead-lettered."""
+    def deliver(self, delivery: Delivery, origin: Callable[[], Sequence[LetterPart]] = tuple) -> None:
+        """Return when every record of the delivery is acked or dead-lettered.
+
+        `origin` tells where its records came from, and is only asked when some are refused.
+        """
+        self._origin = origin
         if self._block != delivery.block or not self._pieces:
             self._block = delivery.block
             self._pieces = deque((delivery,))
@@ -133,15 +146,20 @@ class Transfer:
     def _keep_dead(self, piece: Delivery, verdict: Verdict) -> None:
         if verdict.dead:
             records = records_of(piece, self._encoder)
-            self._keep(piece, [(records[index], reason) for index, reason in verdict.dead])
+            dead = sorted(verdict.dead)
+            letters = [(records[index], reason) for index, reason in dead]
+            self._keep(piece, letters, [index for index, _ in dead])
 
     def _bury(self, piece: Delivery, reason: str) -> None:
-        self._keep(piece, [(record, reason) for record in records_of(piece, self._encoder)])
+        letters = [(record, reason) for record in records_of(piece, self._encoder)]
+        self._keep(piece, letters, range(len(letters)))
 
-    def _keep(self, piece: Delivery, letters: list[tuple[bytes, str]]) -> None:
+    def _keep(self, piece: Delivery, letters: list[tuple[bytes, str]], indexes: Sequence[int]) -> None:
+        whole = indexes if piece.indexes is None else [piece.indexes[index] for index in indexes]
+        parts = parts_of_records(self._origin(), whole)
         while True:
             try:
-                self._dead_letters.put(output=self._name, delivery=piece, letters=letters)
+                self._dead_letters.put(output=self._name, delivery=piece, letters=letters, parts=parts)
                 break
             except StateError as error:
                 self._watch.failed(f"dead letters can't be stored, delivery waits: {error}")

@@ -7,9 +7,7 @@ Segments per output, the oldest make room and go into the ledger first. It never
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import itertools
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,50 +15,35 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import zstandard
 
 from hostagent.clock import Clock
-from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import Delivery, Loss
 from hostagent.state.faults import os_fault
-from hostagent.state.frames import PREFIX_BYTES, Damage, Frame
+from hostagent.state.frames import PREFIX_BYTES, Damage
 from hostagent.state.ledger import LossReason
+from hostagent.state.letters import (
+    DEAD_LETTERS_DIRECTORY,
+    GONE_FRAME,
+    LETTER_FRAME,
+    DeadLetter,
+    LetterHeader,
+    LetterPart,
+    decode_gone,
+    encode_gone,
+    encode_header,
+    encode_letter,
+    letters_of,
+    read_records,
+)
 from hostagent.state.quarantine import Quarantine
 from hostagent.state.segments import SegmentLog
 from hostagent.state.spooled import directory_name
-from hostagent.state.survey import Segment, open_for_reading, scan_segment, survey
+from hostagent.state.survey import Segment
 
-DEAD_LETTERS_DIRECTORY = "dead-letters"
 MAX_BYTES = 256 * 1024 * 1024
-_LETTER_FRAME = 2
-_GONE_FRAME = 3
-_REASON_CHARACTERS = 500
 # Letters put again after a crash are the newest ones.
 _REMEMBERED = 4096
-
-
-class LetterHeader(msgspec.Struct, frozen=True, gc=False):
-    """What one put() stored: records of one delivery, in order; `why[i]` is the place of record i's reason."""
-
-    output: str
-    at_ns: int
-    observed_ns: int
-    block: str
-    delivery: str
-    content_type: str
-    sizes: tuple[int, ...]
-    reasons: tuple[str, ...]
-    why: tuple[int, ...]
-    key: bytes
-
-
-class DeadLetter(NamedTuple):
-    """A listed entry; `id` names it to cat and requeue. `bytes` is its size on disk."""
-
-    id: str
-    header: LetterHeader
-    bytes: int
 
 
 class DeadLetterStats(NamedTuple):
@@ -91,9 +74,16 @@ class DeadLetters:
         self._boxes: dict[str, _Box] = {}
         self._notices: list[Notice] = []
 
-    def put(self, *, output: str, delivery: Delivery, letters: Sequence[tuple[bytes, str]]) -> None:
+    def put(
+        self,
+        *,
+        output: str,
+        delivery: Delivery,
+        letters: Sequence[tuple[bytes, str]],
+        parts: Sequence[LetterPart] = (),
+    ) -> None:
         """Store records with their reasons durably before returning; StateError when that is not possible now."""
-        header, payload = _encode(output, self._clock.wall_ns(), delivery, letters)
+        header, payload = encode_letter(output, self._clock.wall_ns(), delivery, letters, parts)
         with self._lock, self._saying_why():
             self._box(output).put(header, payload)
 
@@ -174,9 +164,9 @@ class _Box:
     def put(self, header: LetterHeader, payload: bytes) -> None:
         if header.key in self._newest:
             return
-        head = _encode_header(header)
+        head = encode_header(header)
         self._make_room(PREFIX_BYTES + len(head) + len(payload))
-        self._log.append(_LETTER_FRAME, head, payload)
+        self._log.append(LETTER_FRAME, head, payload)
         self._log.sync()
         self._newest.append(header.key)
         self._letters += 1
@@ -184,7 +174,7 @@ class _Box:
 
     def entries(self) -> list[DeadLetter]:
         return [
-            letter for segment in self._log.segments for letter in _letters_of(segment) if letter.id not in self._gone
+            letter for segment in self._log.segments for letter in letters_of(segment) if letter.id not in self._gone
         ]
 
     def forget(self, ids: list[str]) -> None:
@@ -192,13 +182,13 @@ class _Box:
         going = {letter.id: letter for letter in self.entries() if letter.id in wanted}
         if not going:
             return
-        self._log.append(_GONE_FRAME, _encode_gone(list(going)), b"")
+        self._log.append(GONE_FRAME, encode_gone(list(going)), b"")
         self._log.sync()
         self._gone.update(going)
         self._letters -= len(going)
         self._records -= sum(len(letter.header.sizes) for letter in going.values())
         # From the oldest on only: a younger segment may say what is gone in an older one.
-        while len(self._log.segments) > 1 and all(one.id in self._gone for one in _letters_of(self._log.segments[0])):
+        while len(self._log.segments) > 1 and all(one.id in self._gone for one in letters_of(self._log.segments[0])):
             self._remove_oldest()
 
     def stats(self) -> DeadLetterStats:
@@ -214,8 +204,8 @@ class _Box:
         for segment, found in log.frames(log.head):
             if isinstance(found, Damage):
                 lost.append(self._loss(segment.path.name, found.start, LossReason.DEAD_LETTER_DAMAGED))
-            elif found.kind == _GONE_FRAME:
-                self._gone.update(_decode_gone(found.header))
+            elif found.kind == GONE_FRAME:
+                self._gone.update(decode_gone(found.header))
         if lost:
             self._on_loss(lost)
             self.notices += [Notice(f"dead letters {self._output}", f"{one.path}: {one.reason}", "") for one in lost]
@@ -228,9 +218,9 @@ class _Box:
     def _make_room(self, need_bytes: int) -> None:
         while self._log.segments and self._log.disk_bytes + need_bytes > self._max_bytes:
             oldest = self._log.segments[0]
-            going = [letter for letter in _letters_of(oldest) if letter.id not in self._gone]
+            going = [letter for letter in letters_of(oldest) if letter.id not in self._gone]
             if going:
-                self._on_loss([self._loss(oldest.path.name, 0, LossReason.DEAD_LETTER_DROPPED)])
+                self._on_loss([loss for letter in going for loss in self._losses_of(oldest, letter)])
             self._letters -= len(going)
             self._records -= sum(len(letter.header.sizes) for letter in going)
             self._remove_oldest()
@@ -240,78 +230,19 @@ class _Box:
         self._log.remove(segment)
         self._gone = {id_ for id_ in self._gone if not id_.startswith(f"{segment.number}-")}
 
+    def _losses_of(self, segment: Segment, letter: DeadLetter) -> Iterator[Loss]:
+        """What an entry that makes room was: ranges where all of their records were in it, else of unknown size."""
+        reason, at_ns = LossReason.DEAD_LETTER_DROPPED, self._clock.wall_ns()
+        unknown = self._loss(f"{segment.path.name}:{letter.id}", 0, reason)
+        if not letter.header.parts:
+            yield unknown
+        for part in letter.header.parts:
+            if part.refused < part.records:
+                yield msgspec.structs.replace(unknown, source=part.source)
+                continue
+            for file, start, end in part.ranges:
+                yield Loss(part.source, "", file, start, end, reason, at_ns, self._output)
+
     def _loss(self, name: str, start: int, reason: LossReason) -> Loss:
         path = f"{DEAD_LETTERS_DIRECTORY}/{self._log.directory.name}/{name}"
         return Loss("", path, 0, start, None, reason, self._clock.wall_ns(), self._output)
-
-
-_encode_header = msgspec.msgpack.Encoder().encode
-_decode_header = msgspec.msgpack.Decoder(LetterHeader).decode
-_encode_gone = msgspec.msgpack.Encoder().encode
-_decode_gone = msgspec.msgpack.Decoder(list[str]).decode
-
-
-def read_entries(directory: Path) -> Iterator[DeadLetter]:
-    """The entries of an output's directory, oldest first, for a command beside a running agent."""
-    if not directory.exists():
-        return
-    segments = survey(directory).segments
-    gone: set[str] = set()
-    for segment in segments:
-        for found in scan_segment(segment, 0, segment.size):
-            if isinstance(found, Frame) and found.kind == _GONE_FRAME:
-                gone.update(_decode_gone(found.header))
-    for segment in segments:
-        for letter in _letters_of(segment):
-            if letter.id not in gone:
-                yield letter
-
-
-def read_records(directory: Path, id_: str) -> list[bytes]:
-    """The records of one entry; StateError when there is no such entry, or its bytes are damaged."""
-    number, _, offset = id_.partition("-")
-    for segment in survey(directory).segments if directory.exists() else ():
-        if number == str(segment.number) and offset.isdigit():
-            for found in scan_segment(segment, int(offset), segment.size, payloads=True):
-                if isinstance(found, Frame) and found.offset == int(offset) and found.kind == _LETTER_FRAME:
-                    return _decode_payload(segment, found)
-                break
-    raise StateError(f"{directory}: no sound dead letter {id_!r}; `hostagent dead-letters ls` lists them")
-
-
-def _letters_of(segment: Segment) -> Iterator[DeadLetter]:
-    for found in scan_segment(segment, 0, segment.size):
-        if isinstance(found, Frame) and found.kind == _LETTER_FRAME:
-            yield DeadLetter(f"{segment.number}-{found.offset}", _decode_header(found.header), found.payload_bytes)
-
-
-def _decode_payload(segment: Segment, frame: Frame) -> list[bytes]:
-    fd = open_for_reading(segment.path)
-    try:
-        packed = os.pread(fd, frame.payload_bytes, frame.payload_offset)
-    finally:
-        os.close(fd)
-    joined = zstandard.ZstdDecompressor().decompress(packed)
-    records = []
-    start = 0
-    for size in _decode_header(frame.header).sizes:
-        records.append(joined[start : start + size])
-        start += size
-    return records
-
-
-def _encode(
-    output: str, at_ns: int, delivery: Delivery, letters: Sequence[tuple[bytes, str]]
-) -> tuple[LetterHeader, bytes]:
-    joined = b"".join(record for record, _ in letters)
-    sizes = tuple(len(record) for record, _ in letters)
-    places: dict[str, int] = {}
-    # A reason quotes the backend, which may say anything.
-    reasons = (reason[:_REASON_CHARACTERS].encode("utf-8", "replace").decode() for _, reason in letters)
-    why = tuple(places.setdefault(reason, len(places)) for reason in reasons)
-    key = hashlib.blake2b(repr((delivery.id, sizes)).encode() + joined, digest_size=8).digest()
-    block = delivery.block or delivery.id
-    header = LetterHeader(
-        output, at_ns, delivery.observed_ns, block, delivery.id, delivery.content_type, sizes, tuple(places), why, key
-    )
-    return header, zstandard.ZstdCompressor(level=1).compress(joined)

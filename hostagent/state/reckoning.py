@@ -67,7 +67,7 @@ def reckon(
     acked -= (lost_below := min(acked, length(within(lost, below))))
     acked -= (held_below := min(acked, length(within(held, below))))
     taken = union([*lost, *held])
-    dead = sum(_share(span, bytes_, taken) for span, bytes_ in refused)
+    dead = sum(_share(span, bytes_, taken) for span, bytes_ in refused if span[0] < offset)
     acked -= (dead := min(acked, dead))
     rest = without(above, taken)
     waiting = within(rest, [(0, readable)])

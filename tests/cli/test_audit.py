@@ -173,6 +173,18 @@ def test_a_deleted_file_that_the_agent_holds_is_waiting(agent: Agent, backend: B
     audit(agent)
 
 
+def test_what_was_refused_is_with_the_dead_letters(agent: Agent, backend: Backend, logs: Path) -> None:
+    backend.behave("status", status=400, times=1)
+    agent.config["outputs"]["main"]["block"] = {"max_bytes": "1KiB"}
+    agent.config["limits"]["chunk_bytes"] = "64KiB"
+    (logs / "a.log").write_text(LINE * 100)
+    agent.start()
+    settled(agent, "main", written=3200, dead_lettered=3200)
+    with (logs / "a.log").open("a") as file:
+        file.write(LINE * 10)
+    settled(agent, "main", written=3520, dead_lettered=3200, delivered=320)
+
+
 def test_bytes_that_were_passed_over_are_found(agent: Agent, logs: Path) -> None:
     (logs / "a.log").write_text(LINE * 100)
     agent.run_once()

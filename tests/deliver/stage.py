@@ -20,6 +20,7 @@ from hostagent.deliver.transfer import DeadLetterBox
 from hostagent.errors import StateError
 from hostagent.hookspecs import Output
 from hostagent.model import Batch, Block, Delivery, Encoded, Part, Range, Verdict
+from hostagent.state.letters import LetterPart
 from hostagent.state.spool import Spool
 
 DEADLINE_S = 20.0
@@ -71,8 +72,17 @@ class MemoryJournal:
 class LetterBox:
     def __init__(self) -> None:
         self.letters: list[tuple[str, bytes, str]] = []
+        self.parts: list[LetterPart] = []
 
-    def put(self, *, output: str, delivery: Delivery, letters: Sequence[tuple[bytes, str]]) -> None:
+    def put(
+        self,
+        *,
+        output: str,
+        delivery: Delivery,
+        letters: Sequence[tuple[bytes, str]],
+        parts: Sequence[LetterPart] = (),
+    ) -> None:
+        self.parts += parts
         self.letters += [(delivery.id, record, reason) for record, reason in letters]
 
 

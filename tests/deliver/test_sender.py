@@ -152,6 +152,32 @@ def test_a_verdict_per_record_retries_these_and_buries_those() -> None:
     assert [(record, reason) for _, record, reason in stage.letters.letters] == [(b"c\n", "mapping conflict")]
 
 
+def test_dead_letters_say_which_ranges_they_came_from_however_the_block_was_divided() -> None:
+    def answer(delivery: Delivery) -> Verdict:
+        if delivery.records > 3:
+            return Verdict(Outcome.TOO_LARGE)
+        if delivery.records == 3:  # the first half
+            return Verdict(Outcome.PARTIAL, dead=((2, "bad"), (0, "bad")))
+        raise PermanentError("all bad")
+
+    stage = Stage(ScriptedOutput(answer))
+    stage.lane.start()
+    stage.lane.observed_ns()
+    stage.lane.add(part(b"a", b"b", file=1))
+    stage.lane.add(part(b"c", b"d", file=2))
+    stage.lane.add(part(b"e", file=3, start=7))
+    stage.lane.flush()
+    wait_for(stage.lane.idle, "idle")
+    stage.end()
+
+    assert [(one.ranges, one.refused, one.records) for one in stage.letters.parts] == [
+        (((1, 0, 4),), 1, 2),
+        (((2, 0, 4),), 1, 2),
+        (((2, 0, 4),), 1, 2),
+        (((3, 7, 9),), 1, 1),
+    ]
+
+
 def test_a_backend_that_asks_for_every_record_again_counts_as_down(tmp_path: Path) -> None:
     busy = True
 

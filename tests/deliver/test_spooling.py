@@ -16,7 +16,8 @@ from hostagent.deliver.breaker import OPEN_AFTER_FAILURES
 from hostagent.errors import PermanentError, StateError, TemporaryError
 from hostagent.model import Block, Delivery, FileId, Fingerprint, Loss, Verdict
 from hostagent.state.checkpoint import Checkpoint, FileRow
-from hostagent.state.dead_letters import DEAD_LETTERS_DIRECTORY, DeadLetters, read_entries, read_records
+from hostagent.state.dead_letters import DeadLetters
+from hostagent.state.letters import DEAD_LETTERS_DIRECTORY, read_entries, read_records
 from hostagent.state.spool import Spool
 from tests.deliver.stage import ScriptedOutput, Stage, wait_for
 

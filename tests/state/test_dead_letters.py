@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from hostagent.errors import StateError
-from hostagent.state.dead_letters import DeadLetters, read_entries, read_records
+from hostagent.state.dead_letters import DeadLetters
+from hostagent.state.letters import LetterPart, parts_of_records, read_entries, read_records
 from tests.state.values import HandClock, Losses, delivery, flip
 
 Opener = Callable[..., DeadLetters]
@@ -119,3 +120,32 @@ def test_reading_what_is_not_there_says_so(open_letters: Opener, tmp_path: Path)
             read_records(tmp_path / "dead-letters" / "main", id_)
     with pytest.raises(StateError):
         read_records(tmp_path / "dead-letters" / "nobody", "1-0")
+
+
+def test_what_makes_room_is_in_the_ledger_with_its_ranges_where_all_of_them_was_refused(
+    open_letters: Opener, losses: Losses
+) -> None:
+    letters = open_letters(max_bytes=8 * 64 * 1024)
+    parts = [LetterPart("nginx", ((1, 0, 60), (2, 0, 40)), 1, 1), LetterPart("app", ((3, 0, 1000),), 10, 2)]
+    for number in range(12):
+        known = parts if number == 0 else []
+        content = os.urandom(60_000)
+        letters.put(output="main", delivery=delivery(f"d{number}"), letters=[(content, "bad")], parts=known)
+    assert losses.spans()[:3] == [
+        (1, 0, 60, "dead_letter_dropped"),
+        (2, 0, 40, "dead_letter_dropped"),
+        (0, 0, None, "dead_letter_dropped"),
+    ]
+    assert [loss.source for loss in losses[:3]] == ["nginx", "nginx", "app"]
+    assert open_letters().entries("main")[0].header.parts == ()
+
+
+def test_records_are_traced_to_the_parts_they_came_from() -> None:
+    parts = [
+        LetterPart("a", ((1, 0, 9),), 3, 3),
+        LetterPart("b", ((2, 0, 9),), 0, 0),
+        LetterPart("c", ((3, 0, 9),), 5, 2),
+    ]
+    assert parts_of_records(parts, [0, 2, 3]) == (parts[0]._replace(refused=2), parts[2]._replace(refused=1))
+    assert parts_of_records(parts, [4, 5, 99]) == (parts[2]._replace(refused=1),)
+    assert parts_of_records((), [0]) == ()
