@@ -1,8 +1,8 @@
 """Tells the C library how to hold on to memory: in one place, without giving it back and asking again all the time.
 
 glibc makes an arena for every thread and keeps freed pages in each; one is enough for threads that share an interpreter
-lock. It also returns every freed buffer of a MiB to the kernel and faults its pages in again for the next: at full speed
-that is a third of all system time. Elsewhere (musl) nothing is set.
+lock. It also returns every freed buffer of a MiB to the kernel and faults its pages in again for the next, which at
+full speed is a third of all system time. Elsewhere (musl) nothing is set.
 """
 
 from __future__ import annotations

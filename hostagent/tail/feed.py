@@ -93,7 +93,7 @@ class Feed:
             payload, records = encoded[key]
             part = Part(
                 ranges=ranges,
-                chain=tailed.origin.chain.digest,
+                chain=tailed.signature,
                 source=tailed.origin.target.source,
                 payload=payload,
                 records=records,

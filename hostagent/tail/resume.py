@@ -191,8 +191,6 @@ def _part_again(registry: Registry, lane: Lane, part: InflightPart, observed_ns:
         tailed = registry.by_row.get(span.file)
         if tailed is None:
             raise _GoneError(f"file {span.file} is gone")
-        if tailed.origin.chain.digest != part.chain:
-            raise _GoneError(f"the configuration of source {part.source} has changed")
         cursor = _cursor_of(tailed, lane)
         if cursor is None or reached.get(span.file, cursor.offset) != span.start:
             raise _GoneError(f"{tailed.path} does not stand where the block began")
@@ -200,9 +198,13 @@ def _part_again(registry: Registry, lane: Lane, part: InflightPart, observed_ns:
         reached[span.file] = span.end
     if tailed is None:
         raise _GoneError("it has no ranges")
+    # Where a record runs across a rotation, the part is the newer file's.
+    constants = tailed.record_constants()
+    if tailed.signature != part.chain:
+        raise _GoneError(f"the configuration of source {part.source} or the tags of {tailed.path} have changed")
     data = b"".join(pieces)
     try:
-        payload, records = recut(tailed.origin.chain, lane, tailed.record_constants(), data, observed_ns)
+        payload, records = recut(tailed.origin.chain, lane, constants, data, observed_ns)
     except Exception as error:
         # A plugin has come to fail on them. The file is told of when it is read; the agent must start all the same.
         raise _GoneError(f"{type(error).__name__} while processing {tailed.path}: {error}") from error

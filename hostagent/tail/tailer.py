@@ -8,7 +8,10 @@ moves cursors; when to read, what the bytes mean and what follows a rotation are
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import NamedTuple
+
+import msgspec
 
 from hostagent.hookspecs import Content
 from hostagent.model import FileId, Fingerprint, Scalar, Target
@@ -94,6 +97,7 @@ class TailedFile:
         "recorded_path",
         "row",
         "seen_ns",
+        "signature",
         "storage",
         "successor",
         "suspended",
@@ -116,6 +120,7 @@ class TailedFile:
         self.origin = origin
         self.tags = origin.target.tags
         self.constants: Mapping[str, Scalar] | None = None
+        self.signature = ""
         self.content: Content | None = None
         self.cursors = [Cursor(0, NO_ANCHOR, origin.lanes)]
         self.acked: dict[str, int] | None = None
@@ -262,6 +267,7 @@ class TailedFile:
         """The constants of every record of this file."""
         if self.constants is None:
             self.constants = {**self.origin.constants, **self.tags, "path": self.recorded_path}
+            self.signature = _signature(self.origin.chain.digest, self.constants)
         return self.constants
 
     def size(self) -> int | None:
@@ -292,3 +298,13 @@ class TailedFile:
             gone_ns=gone_ns,
             positions={},
         )
+
+
+def _signature(chain: str, constants: Mapping[str, Scalar]) -> str:
+    """Names everything but the bytes that decides what records look like: the chain, and the constants they carry.
+
+    Tags may change while a block is in flight (a container is renamed). Cut again with other tags it would be another
+    block, so it must not have the same name.
+    """
+    digest = blake2b(msgspec.json.encode(constants, order="deterministic"), digest_size=8)
+    return f"{chain}-{digest.hexdigest()}"
