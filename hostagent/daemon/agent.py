@@ -149,6 +149,18 @@ class Daemon:
         reader = threading.Thread(target=self._read, args=(once,), name="reader")
         reader.start()
         self.network.start()
+        try:
+            self._keep_watch(reader)
+        except Exception as error:
+            self._failure = f"{type(error).__name__}: {error}"
+            log.exception("unexpected error in the main thread; the agent ends, a restart goes on where it was")
+        self._end(reader)
+        if self._failure:
+            log.error("the agent failed: %s", self._failure)
+            return EXIT_FAILURE
+        return EXIT_OK
+
+    def _keep_watch(self, reader: threading.Thread) -> None:
         while reader.is_alive() and not self._stop.is_set():
             self._clock.wait(self._wake, min(WATCH_S, self.notifier.watchdog_interval_s or WATCH_S))
             if not self._stop.is_set():
@@ -156,11 +168,6 @@ class Daemon:
                 self._watch()
             if all(lane.gone for lane in self._lanes()):
                 self._stop.set()  # `hostagent run | head`: whoever wanted the records has left
-        self._end(reader)
-        if self._failure:
-            log.error("the reader failed: %s", self._failure)
-            return EXIT_FAILURE
-        return EXIT_OK
 
     def _end(self, reader: threading.Thread) -> None:
         """Stop reading, deliver what is cut as far as the time allows, close; the rest goes on at the next start."""
@@ -257,6 +264,13 @@ class Daemon:
         """Now and then: feed the watchdog, look at the configuration, let the checkpoint look after itself."""
         if self.notifier.watchdog_interval_s is not None and not self.health.stuck():
             self.notifier.alive()
+        self.checkpoint.look()
+        if self.checkpoint.damaged:
+            # Only a start puts the database in quarantine and its backup in its place: the service manager makes one.
+            notices = "; ".join(notice.message for notice in self.checkpoint.notices())
+            self._failure = f"the checkpoint can't be used any more: {notices}"
+            self._stop.set()
+            return
         if self.reloading.changed() or self._reload_asked:
             self._reload_asked = False
             self.notifier.reloading()

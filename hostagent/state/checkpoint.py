@@ -24,7 +24,7 @@ from hostagent.state import files, ledger, positions, totals
 from hostagent.state.faults import is_damage, sqlite_fault
 from hostagent.state.ledger import LossReason, LossTotal
 from hostagent.state.lock import DirectoryLock
-from hostagent.state.recovery import DATABASE, SUBJECT, connect, open_database, write_backup
+from hostagent.state.recovery import BUSY_TIMEOUT_S, DATABASE, SUBJECT, connect, open_database, write_backup
 from hostagent.state.rows import FileRow, InflightBlock, InflightPart, Position, parts_of
 
 __all__ = ["Checkpoint", "FileRow", "InflightBlock", "InflightPart", "LossTotal", "Position"]
@@ -33,6 +33,9 @@ T = TypeVar("T")
 
 BACKUP_INTERVAL_S = 300.0
 LOSSES_KEPT = 100_000
+RETRY_PATIENCE_S = 0.1
+"""How long to wait for another process's lock when it was there the last time, too: the others who need the connection,
+`status` among them, must not wait in a queue of waits. Whoever wants to write tries again by itself."""
 
 _PROBE = "INSERT OR REPLACE INTO meta VALUES ('probed', hex(randomblob(8)))"
 # Damage found in what was written down before the position was committed.
@@ -236,11 +239,16 @@ class Checkpoint:
         with self._lock:
             return self._write(work)
 
+    def look(self) -> None:
+        """Call often: notices a database that was removed or replaced, which writes to its open file never would."""
+        if self._replaced():
+            with self._lock:
+                self._fault = self._fault or self._gone()
+
     def maintain(self) -> None:
         """Call now and then, from any thread: tries a failed disk again, keeps the ledger short, makes a backup."""
+        self.look()
         with self._lock:
-            if self._replaced():
-                self._fault = self._fault or self._gone()
             changes = self._changes
             folded = self._write(lambda connection: ledger.fold(connection, LOSSES_KEPT))
             self._changes = changes + (folded > 0)
@@ -261,6 +269,7 @@ class Checkpoint:
             try:
                 return work(self._connection)
             except sqlite3.Error as error:
+                self._damaged = self._damaged or is_damage(error)
                 raise sqlite_fault(self._path, "read it", error) from error
 
     def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -284,7 +293,9 @@ class Checkpoint:
             self._fault = sqlite_fault(self._path, "write it", error)
             self.commit_failures += 1
             raise self._fault from error
-        self._fault = None
+        if self._fault is not None:
+            self._fault = None
+            self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
         self._changes += 1
         self.commits += 1
         return result
@@ -294,13 +305,15 @@ class Checkpoint:
         if self._replaced():
             raise self._gone()
         self._connection.close()
-        self._connection = connect(self._path)
+        self._connection = connect(self._path, patience_s=RETRY_PATIENCE_S)
 
     def _replaced(self) -> bool:
         try:
             return os.stat(self._path).st_ino != self._inode
         except FileNotFoundError:
             return True
+        except OSError:  # the disk does not answer: nothing is known, and a write will tell more
+            return False
 
     def _gone(self) -> StateError:
         self._damaged = True

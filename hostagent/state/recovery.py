@@ -44,9 +44,9 @@ class Opened(NamedTuple):
     next_file: int
 
 
-def connect(path: Path) -> sqlite3.Connection:
-    """A connection for the one writer."""
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+def connect(path: Path, *, patience_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
+    """A connection for the one writer, which waits so long for others' locks."""
+    connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
     connection.text_factory = _decode_text
     try:
         connection.execute("PRAGMA journal_mode = WAL")

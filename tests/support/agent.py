@@ -59,6 +59,12 @@ class Agent:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """What it ended with, None while it runs."""
+        assert self._process is not None, "the agent was never started"
+        return self._process.poll()
+
     def command(self, *arguments: str) -> list[str]:
         self.config_path.write_text(json.dumps(self.config, indent=1))
         return [*agent_command(), *arguments, "-c", str(self.config_path)]
