@@ -1,6 +1,7 @@
 """`hostagent dead-letters`: what backends refused for good, with their reasons.
 
-Lists and prints beside a running agent or without one; it only reads.
+Lists and prints beside a running agent or without one, and reads only. Sending again is left to the agent, which is
+asked by way of its data directory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hostagent.cli import show
-from hostagent.cli.options import config_option, data_dir_option, find_data_dir, json_option
+from hostagent.cli.options import config_option, data_dir_option, find_data_dir, json_option, wait_option
 from hostagent.errors import EXIT_FAILURE, EXIT_OK, HostagentError, StateError
 
 if TYPE_CHECKING:
@@ -89,6 +90,56 @@ def cat(
                 else:
                     click.echo(record, nl=not record.endswith(b"\n"))
     ctx.exit(EXIT_FAILURE if failed else EXIT_OK)
+
+
+@dead_letters.command()
+@click.argument("output")
+@click.argument("entries", metavar="[ENTRY]...", nargs=-1)
+@config_option()
+@data_dir_option()
+@json_option()
+@click.option("--all", "everything", is_flag=True, help="Every entry of the output.")
+@wait_option()
+@click.pass_context
+def requeue(
+    ctx: click.Context,
+    *,
+    output: str,
+    entries: tuple[str, ...],
+    config_path: str,
+    data_dir: str | None,
+    as_json: bool,
+    everything: bool,
+    wait_s: float,
+) -> None:
+    """Have entries sent again.
+
+    By the running agent, or by the next one. What the backend takes is taken off the list; what it refuses again
+    comes back as a new entry. Exit code 1 if an entry could not be sent.
+    """
+    from hostagent.cli.asking import hand_in
+    from hostagent.state.letters import again_id
+    from hostagent.state.requests import Request
+
+    if bool(entries) == everything:
+        raise click.UsageError("name the entries to send again, or say --all")
+    state = find_data_dir(config_path, data_dir)
+    (directory,) = _directories(state, output)
+    letters = chosen(directory, entries)
+    if not letters:
+        raise HostagentError(f"output {output} has no dead letters")
+    answer = hand_in(state, Request(output=output, letters=tuple(letter.id for letter in letters)), wait_s)
+    ids = {again_id(letter.header) for letter in letters}
+    again = sum(letter.header.block in ids for letter in _entries(directory)) if answer.state == "done" else 0
+    if as_json:
+        show.print_json({**answer.as_json(), "refused_again": again})
+    else:
+        answer.tell("entries")
+        if again:
+            show.trouble(
+                f"{show.count(again)} entries were refused again: `hostagent dead-letters ls {output}` says why"
+            )
+    ctx.exit(EXIT_FAILURE if answer.failed else EXIT_OK)
 
 
 def chosen(directory: Path, entries: tuple[str, ...]) -> list[DeadLetter]:

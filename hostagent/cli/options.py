@@ -58,6 +58,19 @@ def data_dir_option() -> Decorator:
     )
 
 
+def wait_option() -> Decorator:
+    """`--wait SECONDS`."""
+    return click.option(
+        "--wait",
+        "wait_s",
+        type=click.FloatRange(min=0),
+        default=30.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for a running agent to do it.",
+    )
+
+
 def find_data_dir(config_path: str, override: str | None) -> Path:
     """Where the state lies; it is found even while the rest of the configuration is broken."""
     from hostagent.config.load import read_data_dir

@@ -1,7 +1,7 @@
-"""`hostagent spool`: what waits on disk for a backend, listed, printed and verified.
+"""`hostagent spool`: what waits on disk for a backend, listed, printed, verified and sent again.
 
-Works beside a running agent and without one: it only reads, and takes no lock. Deciding what to do with damage is left
-to the operator; nothing here moves or removes a segment.
+Works beside a running agent and without one: it reads, takes no lock, and moves or removes no segment. Sending again
+is left to the agent, which is asked by way of its data directory.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import click
 import msgspec
 
 from hostagent.cli import show
-from hostagent.cli.options import config_option, data_dir_option, find_data_dir, json_option
+from hostagent.cli.options import config_option, data_dir_option, find_data_dir, json_option, wait_option
 from hostagent.errors import EXIT_FAILURE, EXIT_OK, HostagentError
+from hostagent.state.spooled import SPOOL_DIRECTORY, directory_name
 
 if TYPE_CHECKING:
     from hostagent.state.reading import ListedBlock
@@ -146,6 +147,53 @@ def verify(ctx: click.Context, places: tuple[str, ...], config_path: str, data_d
     ctx.exit(EXIT_FAILURE if problems else EXIT_OK)
 
 
+@spool.command()
+@click.argument("segment", type=click.Path(exists=True, dir_okay=False, resolve_path=True))
+@config_option()
+@data_dir_option()
+@json_option()
+@click.option("--output", help="Send to this output instead of the one the blocks were for.")
+@wait_option()
+@click.pass_context
+def replay(
+    ctx: click.Context,
+    *,
+    segment: str,
+    config_path: str,
+    data_dir: str | None,
+    as_json: bool,
+    output: str | None,
+    wait_s: float,
+) -> None:
+    """Have the whole blocks of a segment file sent again.
+
+    By the running agent, or by the next one, under the ids they had. Damaged blocks are named, and make the exit
+    code 1.
+    """
+    from hostagent.cli.asking import hand_in
+    from hostagent.state.reading import list_blocks
+    from hostagent.state.requests import Request
+
+    state = find_data_dir(config_path, data_dir).resolve()
+    listed = list(list_blocks(Path(segment), verify=True))
+    whole = [one.header for one in listed if one.header is not None and not one.damage]
+    if not whole:
+        raise HostagentError(f"{segment}: no block in it is whole, see `hostagent spool verify`")
+    place = Path(segment).parent
+    if place.parent == state / SPOOL_DIRECTORY and any(one.segment.samefile(segment) for one in list_blocks(place)):
+        raise HostagentError(f"{segment} still waits in the spool: the agent sends it by itself")
+    answer = hand_in(state, Request(output=output or whole[0].output, segment=segment), wait_s)
+    if as_json:
+        damaged = [_damage_json(one) for one in listed if one.damage]
+        show.print_json({**answer.as_json(), "whole_blocks": len(whole), "damaged": damaged})
+    else:
+        answer.tell("blocks")
+        for one in listed if answer.state != "done" else ():
+            if one.damage:
+                show.trouble(_told(_damage_json(one)))
+    ctx.exit(EXIT_FAILURE if answer.failed or len(whole) < len(listed) else EXIT_OK)
+
+
 def _list_outputs(found: list[Path], as_json: bool) -> None:
     rows = [_summary(directory) for directory in found]
     if as_json:
@@ -194,7 +242,6 @@ def _summary(directory: Path) -> SpoolSummary:
 def _find(config_path: str, data_dir: str | None, places: tuple[str, ...]) -> list[Path]:
     """The directories or segment files that are meant; all spools when nothing is named."""
     from hostagent.state.reading import spools
-    from hostagent.state.spooled import SPOOL_DIRECTORY, directory_name
 
     files = [place for place in places if _is_path(place)]
     if places and len(files) == len(places):

@@ -20,6 +20,7 @@ from hostagent.daemon.memory import Memory
 from hostagent.daemon.network import NetworkWatch
 from hostagent.daemon.reloading import Reloading
 from hostagent.daemon.reports import Reports
+from hostagent.daemon.requests import Requests
 from hostagent.daemon.wiring import Assembly, Callbacks, load_checked
 from hostagent.deliver.lane import Lane
 from hostagent.errors import EXIT_FAILURE, EXIT_OK, StateError
@@ -107,6 +108,7 @@ class Daemon:
             checkpoint=self.checkpoint,
             clock=clock,
         )
+        self.requests = Requests(config.data_dir, assembly.dead_letters, lambda: assembly.lanes)
         self.health = self._checks()
         self.notifier = Notifier(clock)
         reports = Reports(
@@ -237,7 +239,8 @@ class Daemon:
 
     def _notices(self) -> list[Notice]:
         outputs = [notice for lane in self._lanes() for notice in lane.notices()]
-        return [*config_notices(self._assembly.config), *self.reloading.notices(), *self.finding.notices(), *outputs]
+        config = config_notices(self._assembly.config)
+        return [*config, *self.reloading.notices(), *self.finding.notices(), *self.requests.notices(), *outputs]
 
     def _checks(self) -> Health:
         health = Health()
@@ -276,6 +279,7 @@ class Daemon:
             self.notifier.reloading()
             self.reloading.reload()
             self.notifier.ready()
+        self.requests.look()
         now_s = self._clock.monotonic_s()
         if now_s < self._upkeep_at_s:
             return

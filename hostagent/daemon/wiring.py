@@ -98,7 +98,7 @@ class Assembly:
 
     def build_lanes(self, checkpoint: Checkpoint, callbacks: Callbacks) -> None:
         """One lane per output, sharing the credits and the dead-letter store."""
-        self._dead_letters = DeadLetters(self.config.data_dir, self._clock, checkpoint.add_losses)
+        self.dead_letters = DeadLetters(self.config.data_dir, self._clock, checkpoint.add_losses)
         self._credits = Credits(self.config.limits.max_inflight_bytes, len(self.config.outputs))
         self._checkpoint = checkpoint
         self._callbacks = callbacks
@@ -122,7 +122,7 @@ class Assembly:
             self._parts,
             self.wiring(name),
             checkpoint=self._checkpoint,
-            dead_letters=self._dead_letters,
+            dead_letters=self.dead_letters,
             credits=self._credits,
             on_room=self._callbacks.on_room,
             on_acked=self._callbacks.on_acked,

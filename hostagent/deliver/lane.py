@@ -6,18 +6,20 @@ where there is no room it says so, and the files are the buffer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from hostagent.clock import Clock
+from hostagent.deliver.again import Again
 from hostagent.deliver.backlog import Backlog, Journal
 from hostagent.deliver.blocks import BlockBuilder
 from hostagent.deliver.compress import Compressor
 from hostagent.deliver.credits import Credits
+from hostagent.deliver.pieces import delivery_of_records
 from hostagent.deliver.sender import Sender
 from hostagent.deliver.status import Condition, Counters, LaneStatus
 from hostagent.deliver.transfer import DeadLetterBox
 from hostagent.hookspecs import Encoder, Notice, Output
-from hostagent.model import Block, Part
+from hostagent.model import Block, Delivery, Part
 from hostagent.state.spool import Spool
 
 # Enough to keep the sender busy while the reader gathers the next; more would only be memory.
@@ -55,6 +57,7 @@ class Lane:
         self.encoder = encoder
         self.encoder_key = encoder_key
         self._clock = clock
+        self._make_compressor = make_compressor
         self._credits = credits
         self._on_room = on_room
         self._on_acked = on_acked
@@ -171,6 +174,14 @@ class Lane:
     def nudge(self) -> None:
         """End a back-off early: a link or route has changed. From any thread."""
         self._sender.nudge()
+
+    def send_again(self, source: Iterator[Again]) -> None:
+        """Send deliveries that were given up once, between what is due; from any thread."""
+        self._sender.send_again(source)
+
+    def delivery_of(self, id_: str, records: list[bytes], observed_ns: int) -> Delivery:
+        """A delivery of records that this output's encoder has made before; from any thread."""
+        return delivery_of_records(id_, records, observed_ns, self.encoder, self._make_compressor())
 
     def status(self) -> LaneStatus:
         """A snapshot for `status` and the metrics; from any thread."""

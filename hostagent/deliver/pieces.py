@@ -29,6 +29,21 @@ def delivery_of(block: Block, encoder: Encoder, compressor: Compressor) -> Deliv
     )
 
 
+def delivery_of_records(
+    id_: str, records: list[bytes], observed_ns: int, encoder: Encoder, compressor: Compressor
+) -> Delivery:
+    """A delivery of its own, of records that were part of another one."""
+    return Delivery(
+        id=id_,
+        body=compressor.compress(encoder.join(records)),
+        content_type=encoder.content_type,
+        compression=compressor.name,
+        records=len(records),
+        observed_ns=observed_ns,
+        block=id_,
+    )
+
+
 def without_payload(block: Block) -> Block:
     """A block that still says what it covered, but no longer holds the memory."""
     parts = tuple(Part(part.ranges, part.chain, part.source, b"", part.records, part.raw_bytes) for part in block.parts)

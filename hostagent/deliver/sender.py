@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
 from hostagent.clock import Backoff, Clock
+from hostagent.deliver.again import Again, AgainQueue
 from hostagent.deliver.backlog import Backlog
 from hostagent.deliver.breaker import Breaker
 from hostagent.deliver.compress import Compressor
@@ -71,6 +72,7 @@ class Sender:
             watch=self,
             counters=counters,
         )
+        self._again = AgainQueue()
         self._state_failed = False
         self._deadline_s: float | None = None
         self._nudged = False
@@ -90,6 +92,11 @@ class Sender:
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    def send_again(self, source: Iterator[Again]) -> None:
+        """Send these deliveries once more, between what is due; from any thread."""
+        self._again.put(source)
+        self._backlog.wake.set()
 
     @property
     def alive(self) -> bool:
@@ -180,6 +187,8 @@ class Sender:
                 return
             delivery = self._with_state(self._backlog.head)
             if delivery is None:
+                if not stopping and self._send_again():
+                    continue
                 if not stopping or self._backlog.empty():
                     self._wait_for_work()
                 continue
@@ -189,6 +198,17 @@ class Sender:
             self._count(delivery, self._with_state(self._backlog.delivered))
             if self._backlog.full and self._is_slow():
                 self._with_state(partial(self._backlog.settle, divert=True))
+            if not stopping:
+                self._send_again()
+
+    def _send_again(self) -> bool:
+        """Send one delivery that was given up once, if an operator wants that; whether there was one."""
+        again = self._again.head()
+        if again is None:
+            return False
+        self._transfer.deliver(again.delivery, lambda: again.parts)
+        self._again.done()
+        return True
 
     def _wait_for_work(self) -> None:
         self._condition.enter("ok")

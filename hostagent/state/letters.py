@@ -67,6 +67,11 @@ class DeadLetter(NamedTuple):
     bytes: int
 
 
+def again_id(header: LetterHeader) -> str:
+    """The id under which an entry is sent again: always the same one for the same records."""
+    return f"{header.block.partition('.q')[0]}.q{header.key.hex()}"
+
+
 def parts_of_records(parts: Sequence[LetterPart], indexes: Iterable[int]) -> tuple[LetterPart, ...]:
     """Which parts some records of a delivery came from; `parts` say of all its records where they came from."""
     ends = list(itertools.accumulate(part.refused for part in parts))
