@@ -116,6 +116,9 @@ class Finding:
             if before is not None and not search.listed:
                 self._drop({id_: old for id_, old in before.published.items() if id_ not in search.published})
             search.listed = True
+            source = assembly.config.sources.get(search.source)
+            if source is not None:
+                self._reader.close_vanished(source.name, source.outputs)
         elif change.kind == "removed":
             search.published.pop(target.id, None)
             self._refused.pop(target.id, None)

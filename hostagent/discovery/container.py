@@ -101,6 +101,9 @@ class ContainerRuntime(Protocol):
     def run(self, publish: Callable[[ContainerChange], None], stop: threading.Event) -> None:
         """Publish every container there is, then every change, until `stop` is set. Survives any runtime fault."""
 
+    def knows_pods(self) -> bool:
+        """Whether it has told which containers Kubernetes' pods have."""
+
     def notices(self) -> list[Notice]:
         """What keeps this runtime's containers from being followed right now; called from another thread."""
 

@@ -54,6 +54,8 @@ class ContainersOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     exclude: Filter = Filter()
     tags_from: TagSources = TagSources()
     node_name: str | None = None
+    facts: bool = False
+    pod_logs: str = "/var/log/pods"
     refresh_interval_s: Seconds = 10.0
 
     def __post_init__(self) -> None:
@@ -64,6 +66,8 @@ class ContainersOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
                 raise ValueError(f"paths: {path!r} {error}") from error
         if not self.host_root.startswith("/"):
             raise ValueError(f"host_root: {self.host_root!r} is not an absolute path")
+        if self.pod_logs and not self.pod_logs.startswith("/"):
+            raise ValueError(f"pod_logs: {self.pod_logs!r} is not an absolute path; an empty one switches it off")
         for runtime in self.runtimes:
             kind, found, path = runtime.partition("://")
             if not found or kind not in ("docker", "cri") or not path.startswith("/"):
@@ -118,6 +122,19 @@ class ContainerTargets:
             notices.insert(0, container.log_notice)
         return Outcome(targets=targets, notices=tuple(notices), has_files=has_files)
 
+    def takes_left_logs(self) -> bool:
+        """Whether logs may be collected of which only the path is known: not where more is needed to choose them."""
+        told = (self._options.include, self._options.exclude)
+        return self._options.stdout == "all" and not any(one.env or one.labels or one.k8s_labels for one in told)
+
+    def is_output(self, target: Target) -> bool:
+        """Whether a target is a container's output and not a file inside it."""
+        return target.id.endswith(_STDOUT)
+
+    def facts_of(self, container: Container) -> Mapping[str, Scalar]:
+        """The tags of records about the container itself."""
+        return self._tags(container, self._facts(container), None)
+
     def _own_paths(self) -> tuple[Declaration, ...]:
         if not self._options.paths:
             return ()
@@ -161,8 +178,10 @@ class ContainerTargets:
             return None
         declared = asked[0] if asked else None
         path = glob.escape(os.path.normpath(container.log_path))
+        # A pod's log can outlive what the runtime knows of its container, and be found again by its path.
+        whose = container.log_path if container.pod and container.log_format == "cri" else f"/{container.id}"
         return Target(
-            id=f"{self._source}/{container.id}{_STDOUT}",
+            id=f"{self._source}{whose}{_STDOUT}",
             source=self._source,
             root=self._host_root,
             paths=(path, path + _ROTATED),

@@ -17,9 +17,11 @@ from hostagent.discovery.claims import Claims, Publish
 from hostagent.discovery.container import Container, ContainerChange, ContainerRuntime, ContainerState
 from hostagent.discovery.container_targets import ContainersOptions, ContainerTargets, Outcome, is_running
 from hostagent.discovery.explaining import explained, goes_by
+from hostagent.discovery.facts import Facts
+from hostagent.discovery.left_logs import LeftLogs
 from hostagent.discovery.runtimes import runtimes_of
 from hostagent.hookspecs import Explained, Notice, Wiring
-from hostagent.model import TargetChange
+from hostagent.model import Target, TargetChange
 
 MOST_NOTICES = 200
 
@@ -53,8 +55,13 @@ class ContainersDiscovery:
         targets: ContainerTargets,
         clock: Clock,
         refresh_interval_s: float,
+        *,
+        left_logs: LeftLogs | None = None,
+        facts: Facts | None = None,
     ) -> None:
         self._runtimes = runtimes
+        self._left_logs = left_logs
+        self._facts = facts
         self._targets = targets
         self._clock = clock
         self._refresh_interval_s = refresh_interval_s
@@ -62,30 +69,41 @@ class ContainersDiscovery:
         self._containers: dict[str, Container] = {}
         self._outcomes: dict[str, Outcome] = {}
         self._claims = Claims()
+        self._left: dict[str, Container] = {}
 
     def run(self, publish: Publish, stop: threading.Event) -> None:
         """Follow every runtime until `stop` is set."""
         inbox = _Inbox()
+        if self._facts is not None:
+            publish(TargetChange("added", self._facts.target()))
         for number, runtime in enumerate(self._runtimes):
             self._start(number, runtime, inbox, stop)
         unlisted = set(range(len(self._runtimes)))
         refresh_at_s = self._clock.monotonic_s() + self._refresh_interval_s
         while not stop.is_set():
             self._clock.wait(inbox.ready, min(max(refresh_at_s - self._clock.monotonic_s(), 0.0), 0.5))
+            # Asked before the changes are taken: what it has told is then among them.
+            pods_known = self._pods_known()
+            listed_before = not unlisted
             for number, change in inbox.take():
                 if change.container is not None:
                     self._take(change, publish)
-                elif number in unlisted:
+                else:
                     unlisted.discard(number)
-                    if not unlisted:
-                        publish(TargetChange("listed"))
-            if self._clock.monotonic_s() >= refresh_at_s:
+            refresh = self._clock.monotonic_s() >= refresh_at_s
+            if refresh:
                 self._refresh(publish)
                 refresh_at_s = self._clock.monotonic_s() + self._refresh_interval_s
+            listed_now = not unlisted and not listed_before
+            if (refresh and listed_before and pods_known) or (listed_now and self._pods_known()):
+                self._look_for_left_logs(publish)
+            if listed_now:
+                publish(TargetChange("listed"))
 
     def notices(self) -> list[Notice]:
         """What keeps a runtime from being followed, then what is wrong with single containers."""
         found = [notice for runtime in self._runtimes for notice in runtime.notices()]
+        found += self._facts.notices() if self._facts else []
         with self._lock:
             for outcome in self._outcomes.values():
                 found += outcome.notices
@@ -110,14 +128,67 @@ class ContainersDiscovery:
         container = change.container
         assert container is not None
         before = self._outcomes.get(container.id)
-        if change.kind != "removed":
+        removed = change.kind == "removed"
+        if not removed:
             self._decide(container, before, publish)
+            left = self._left.get(container.log_path)
+            if left is not None and left.id != container.id:
+                self._drop_left(container.log_path, left, publish)
+            self._left.pop(container.log_path, None)
+        outcome = before if removed else self._outcomes[container.id]
+        if self._facts is not None and outcome is not None and not outcome.why_not:
+            self._facts.note(container, self._targets.facts_of(container), removed=removed)
+        if removed:
+            self._forget(container, publish)
+
+    def _forget(self, container: Container, publish: Publish) -> None:
+        """A container is gone. A pod's log that is still there is followed until it is gone, too."""
+        with self._lock:
+            self._containers.pop(container.id, None)
+            before = self._outcomes.pop(container.id, None)
+        if before is not None and before.has_files:
+            self._look_once_more(container, before, publish)
+        left = self._left_by(container, before) if before is not None else None
+        if left is None:
+            self._claims.remove(container.id, publish)
             return
+        self._left[container.log_path] = container
+        with self._lock:
+            self._containers[container.id] = replace(container, state=ContainerState.EXITED, pid=0)
+            self._outcomes[container.id] = Outcome(targets={left.id: left})
+        self._claims.put(container.id, {left.id: left}, running=False, publish=publish)
+
+    def _left_by(self, container: Container, before: Outcome) -> Target | None:
+        """The target of a removed container's output, if its log outlives it."""
+        logs = self._left_logs
+        if logs is None or container.log_format != "cri" or not logs.covers(container.log_path):
+            return None
+        if not logs.has(container.log_path):
+            return None
+        return next((one for one in before.targets.values() if self._targets.is_output(one)), None)
+
+    def _pods_known(self) -> bool:
+        return any(runtime.knows_pods() for runtime in self._runtimes)
+
+    def _look_for_left_logs(self, publish: Publish) -> None:
+        """Logs of pods that no runtime knows: take up those that are new, drop those that have been deleted."""
+        if self._left_logs is None:
+            return
+        for path, container in list(self._left.items()):
+            if not self._left_logs.has(path):
+                self._drop_left(path, container, publish)
+        if not self._targets.takes_left_logs():
+            return
+        known = {one.log_path for one in self._containers.values()}
+        for path, container in self._left_logs.look(known).items():
+            self._left[path] = container
+            self._decide(container, None, publish)
+
+    def _drop_left(self, path: str, container: Container, publish: Publish) -> None:
+        del self._left[path]
         with self._lock:
             self._containers.pop(container.id, None)
             self._outcomes.pop(container.id, None)
-        if before is not None and before.has_files:
-            self._look_once_more(container, before, publish)
         self._claims.remove(container.id, publish)
 
     def _look_once_more(self, container: Container, before: Outcome, publish: Publish) -> None:
@@ -149,4 +220,6 @@ def build_containers(options: ContainersOptions, wiring: Wiring) -> ContainersDi
         ContainerTargets(wiring.name, options),
         wiring.clock,
         options.refresh_interval_s,
+        left_logs=LeftLogs(options.host_root, options.pod_logs, wiring.clock.wall_ns()) if options.pod_logs else None,
+        facts=Facts(wiring.data_dir, wiring.name, wiring.clock) if options.facts else None,
     )

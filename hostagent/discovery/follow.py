@@ -149,13 +149,16 @@ class Follower:
         reconcile_interval_s: float = 30.0,
         *,
         expected: bool = True,
+        pods: bool = False,
     ) -> None:
         self.subject = subject
+        self._pods = pods
         self._connect = connect
         self._clock = clock
         self._reconcile_interval_s = reconcile_interval_s
         self._expected = expected
         self._answered = False
+        self._complete = False
         self._backoff = Backoff(0.2, 10.0)
         self._known: dict[str, Container] = {}
         self._lock = threading.Lock()
@@ -170,6 +173,7 @@ class Follower:
             try:
                 self._follow(self._connect(), publish, stop)
             except RuntimeFaultError as fault:
+                self._complete = False
                 with self._lock:
                     self._runtime_notice = Notice(self.subject, str(fault), fault.hint)
                 if not self._expected:
@@ -184,6 +188,10 @@ class Follower:
                 message = f"{self._missed} containers came and went before the runtime could be asked about them"
                 found.append(Notice(self.subject, message, "their output is lost; run such containers without --rm"))
             return found + list(self._container_notices.values())
+
+    def knows_pods(self) -> bool:
+        """Whether it has told which containers Kubernetes' pods have, and still answers."""
+        return self._pods and self._complete
 
     @property
     def answered(self) -> bool:
@@ -223,6 +231,11 @@ class Follower:
         if not self._listed:
             self._listed = True
             publish(ContainerChange("listed"))
+
+    def completed(self, publish: Callable[[ContainerChange], None]) -> None:
+        """Every container that was there when this session began has been published."""
+        self._complete = True
+        self.listed(publish)
 
     def missed(self) -> None:
         """Count a container that was announced and never seen."""
@@ -321,7 +334,7 @@ class _Round:
                 self._take_in(container_id, facts)
                 self._unlisted.discard(container_id)
             if not self._unlisted:
-                self._follower.listed(self._publish)
+                self._follower.completed(self._publish)
             for event in events:
                 self._look(event)
             now_s = self._clock.monotonic_s()

@@ -65,7 +65,7 @@ def cri_runtime(
             raise RuntimeFaultError(text, "install hostagent with its extra `containers`") from error
         return CriSession(socket_path, clock)
 
-    return Follower(f"cri at {socket_path}", connect, clock, reconcile_interval_s, expected=expected)
+    return Follower(f"cri at {socket_path}", connect, clock, reconcile_interval_s, expected=expected, pods=True)
 
 
 class UsualRuntimes:
@@ -97,6 +97,10 @@ class UsualRuntimes:
             thread.start()
         for thread in threads:
             thread.join()
+
+    def knows_pods(self) -> bool:
+        """Whether one of them has told which containers Kubernetes' pods have."""
+        return any(follower.knows_pods() for follower in self._followers)
 
     def notices(self) -> list[Notice]:
         """What those say that were there at some time; one notice if none ever was."""

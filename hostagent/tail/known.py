@@ -61,6 +61,20 @@ class KnownRows:
                 del self._unclaimed[_key(row.identity)]
         return rows
 
+    def take_vanished(self, source: str, tailers: Mapping[str, Tailer], owned: Iterable[FileId]) -> list[FileRow]:
+        """Rows of a source that no target has claimed, with no file to be found: nobody will ask for them again.
+
+        Those whose file is still there are left: whoever declares it may only not have answered yet.
+        """
+        unclaimed = [row for rows in self._by_target.values() for row in rows if row.source == source]
+        arrangement = arrange(unclaimed, {}, root="/", tailers=tailers, owned=owned)
+        for _, continuation in arrangement.moved:
+            continuation.content.close()
+        for row in arrangement.lost:
+            self._by_target[row.target].remove(row)
+            self._unclaimed.pop(_key(row.identity), None)
+        return arrangement.lost
+
     def remember(self, row: FileRow) -> None:
         """A file was closed; should it come back, it goes on here."""
         self._closed[_key(row.identity)] = row

@@ -23,7 +23,7 @@ from hostagent.tail.feed import Feed, Step
 from hostagent.tail.places import Place, Places
 from hostagent.tail.ports import Lane
 from hostagent.tail.registry import Registry
-from hostagent.tail.resume import drop_target, open_target, swap_target
+from hostagent.tail.resume import close_vanished, drop_target, open_target, swap_target
 from hostagent.tail.sightings import Sightings
 from hostagent.tail.tailer import Cursor, RewrittenError, TailedFile
 from hostagent.tail.watcher import Watcher
@@ -134,6 +134,10 @@ class Reader:
     def drop_target(self, target_id: str) -> None:
         """A target is gone: drain its files, then close them. In the reader's thread: see `post`."""
         drop_target(self._registry, self._places, target_id)
+
+    def close_vanished(self, source: str, outputs: Sequence[str]) -> None:
+        """A source has declared all it has: what it read before and can't be found any more is lost. See `post`."""
+        close_vanished(self._registry, self._ending, source, outputs)
 
     def use_lanes(self, lanes: Sequence[Lane]) -> None:
         """Serve these lanes from now on. In the reader's thread: see `post`."""

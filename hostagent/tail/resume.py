@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 
 from hostagent.errors import StateError
 from hostagent.model import Block, FileId, Part, Range
@@ -78,6 +79,13 @@ def open_target(registry: Registry, places: Places, ending: Ending, place: Place
     return files
 
 
+def close_vanished(registry: Registry, ending: Ending, source: str, outputs: Sequence[str]) -> None:
+    """A source has declared everything: ledger what it read before, declares no more and can't be found again."""
+    lost = registry.known.take_vanished(source, registry.files.tailers, registry.by_identity)
+    if lost:
+        _close_lost(registry, ending, lost, outputs)
+
+
 def swap_target(registry: Registry, places: Places, place: Place) -> None:
     """A target has changed: files it still wants go on under it, others lose their place. A scan finds the new ones."""
     old = places.by_id[place.origin.target.id].origin
@@ -145,7 +153,7 @@ def _start_at_end(tailed: TailedFile) -> None:
     tailed.place({lane.name: position for lane in tailed.origin.lanes})
 
 
-def _close_lost(registry: Registry, ending: Ending, rows: list[FileRow], outputs: list[str]) -> None:
+def _close_lost(registry: Registry, ending: Ending, rows: list[FileRow], outputs: Sequence[str]) -> None:
     """Ledger what can't be found again, and close its rows."""
     ending.note_vanished(rows, outputs)
     try:

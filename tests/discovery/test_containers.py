@@ -15,6 +15,7 @@ from hostagent.config.load import load_config
 from hostagent.discovery.container import Container, ContainerChange, ContainerState, Mount, Pod
 from hostagent.discovery.container_targets import ContainersOptions, ContainerTargets
 from hostagent.discovery.containers import ContainersDiscovery
+from hostagent.discovery.left_logs import LeftLogs
 from hostagent.errors import ConfigError
 from hostagent.hookspecs import Notice
 from hostagent.model import Target, TargetChange
@@ -40,6 +41,9 @@ class Script:
     def end(self) -> None:
         self._changes.put(None)
 
+    def knows_pods(self) -> bool:
+        return True
+
     def notices(self) -> list[Notice]:
         return [Notice("script", "is only a script")]
 
@@ -51,7 +55,11 @@ class Source:
         self.scripts = [Script() for _ in range(runtimes)]
         self.changes: list[TargetChange] = []
         self.discovery = ContainersDiscovery(
-            self.scripts, ContainerTargets("s", options), Clock(), options.refresh_interval_s
+            self.scripts,
+            ContainerTargets("s", options),
+            Clock(),
+            options.refresh_interval_s,
+            left_logs=LeftLogs(options.host_root, options.pod_logs, Clock().wall_ns()),
         )
 
     def say(self, kind: str, one: Container | None = None) -> None:

@@ -39,6 +39,11 @@ class Collection:
                 self._records[str(record.get("container_id", ""))].append(record)
         return self._records
 
+    def take_new(self) -> Iterator[dict[str, Any]]:
+        """What has come since the last call of any of these, without keeping it: for millions of records."""
+        for arrival in self._backend.new_arrivals():
+            yield from arrival.records()
+
     def messages(self, container_id: str) -> list[str]:
         return [str(record["message"]) for record in self.records()[container_id]]
 
