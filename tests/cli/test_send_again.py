@@ -156,7 +156,7 @@ def test_the_whole_blocks_of_a_damaged_segment_come_again_under_their_ids(
     assert [one["block"] for one in done["damaged"]] == [blocks[1]["id"]]
     assert "checksum is wrong" in done["failures"][0]
     stats = backend.stats()
-    assert (stats["stored"], stats["repeated"], stats["violations"]) == (len(blocks), len(blocks) - 1, 0)
+    assert (stats["stored"], stats["repeated"], stats["violation"]) == (len(blocks), len(blocks) - 1, 0)
     assert "checksum is wrong" in agent.call("spool", "replay", str(kept)).stdout
     assert sums(agent) == {"written": 2000, "delivered": 2000}
     answer(agent, "spool", "replay", str(kept), "--output", "nowhere", code=1)
