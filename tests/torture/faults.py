@@ -1,6 +1,7 @@
 """Every fault: how it begins and how it ends. Between the two the world goes on for a random while.
 
-A fault must be healable: after `heal` an agent that keeps its promises delivers everything that was written meanwhile.
+A fault must be healable: after `heal` an agent that keeps its promises delivers everything that was written meanwhile,
+except what a fault that `destroys` has taken; that must be in the ledger.
 """
 
 import os
@@ -17,13 +18,17 @@ from tests.torture.world import World
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """`hold_s` is how long it lasts, drawn between the two. `disks` needs the small filesystems, hence root."""
+    """`hold_s` is how long it lasts, drawn between the two. `disks` needs the small filesystems, hence root.
+
+    A fault that `destroys` takes bytes that nobody else has any more. Lines may be lost then, but not silently.
+    """
 
     name: str
     inject: Callable[[World], None]
     heal: Callable[[World], None]
     hold_s: tuple[float, float] = (0.2, 2.0)
     disks: bool = False
+    destroys: bool = False
 
 
 def _nothing(world: World) -> None:
@@ -269,8 +274,8 @@ FAULTS = [
     Fault("database bit flips", _flip_in_database, _start, hold_s=(0.0, 0.2)),
     Fault("database truncated", _truncate_database, _start, hold_s=(0.0, 0.2)),
     Fault("database deleted", _delete_database, _start, hold_s=(0.0, 0.2)),
-    Fault("spool bit flips", _spool_then(_flip_in_spool), _back_to_normal, hold_s=(0.0, 0.2)),
-    Fault("spool truncated", _spool_then(_truncate_spool), _back_to_normal, hold_s=(0.0, 0.2)),
+    Fault("spool bit flips", _spool_then(_flip_in_spool), _back_to_normal, hold_s=(0.0, 0.2), destroys=True),
+    Fault("spool truncated", _spool_then(_truncate_spool), _back_to_normal, hold_s=(0.0, 0.2), destroys=True),
     Fault("disk full: database", _fill(_state), _empty(_state), hold_s=(1.0, 4.0), disks=True),
     Fault("disk full: spool", _fill_spool_while_down, _empty(_spool), hold_s=(1.0, 4.0), disks=True),
     Fault("power loss", _lose_power, _start, hold_s=(0.0, 0.2), disks=True),

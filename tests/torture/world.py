@@ -5,9 +5,11 @@ filesystems of their own, mounted only when the caller is root.
 """
 
 import contextlib
+import json
 import random
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,9 +33,43 @@ class Tally(msgspec.Struct):
     written: int = 0
     lost: int = 0
     twice: int = 0
-    unaccounted: int = 0
+    unaccounted: int = 0  # lines that are lost while the ledger names nothing, and bytes the audit can't find
     wrong: int = 0  # altered or out of order
     recovered_s: list[float] = msgspec.field(default_factory=list)
+
+
+class Audit(NamedTuple):
+    """The sums of `hostagent audit`: bytes in the spool, how much the ledger has grown to, bytes nobody can find."""
+
+    spooled: int
+    losses: int
+    unaccounted: int
+
+
+class _Stuck:
+    """Whether waiting longer is pointless: the spool is empty and for some seconds not one more line has come."""
+
+    PATIENCE_S = 6.0
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._missing = -1
+        self._since_s = time.monotonic()
+        self._audit_at_s = 0.0
+
+    def on(self, written: dict[str, int]) -> bool:
+        now_s = time.monotonic()
+        missing = _lines(self._world.oracle.missing(written))
+        if missing != self._missing:
+            self._missing, self._since_s = missing, now_s
+        if now_s - self._since_s < self.PATIENCE_S or now_s < self._audit_at_s:
+            return False
+        self._audit_at_s = now_s + 2.0
+        return self._world.audit().spooled == 0
+
+
+def _lines(missing: dict[str, list[tuple[int, int]]]) -> int:
+    return sum(end - start for ranges in missing.values() for start, end in ranges)
 
 
 class World:
@@ -47,6 +83,8 @@ class World:
         self.data_dir = directory / "state"
         self.spool_dir = self.data_dir / "spool"
         self.oracle = Oracle()
+        self._written_off = 0
+        self._losses_before = 0
         self._exits = contextlib.ExitStack()
         if disks:
             places = [(directory / "state.img", self.data_dir), (directory / "spool.img", self.spool_dir)]
@@ -91,16 +129,44 @@ class World:
         healed_s = time.monotonic()
         written = self.writer.state()
         before = (self.oracle.twice, self._wrong())
-        try:
-            wait_for(lambda: self._complete(written), "recovery", timeout_s=RECOVERY_LIMIT_S, poll_s=0.05)
+        stuck = _Stuck(self)
+        with contextlib.suppress(NotInTimeError):
+            wait_for(
+                lambda: self._complete(written) or stuck.on(written),
+                "recovery",
+                timeout_s=RECOVERY_LIMIT_S,
+                poll_s=0.05,
+            )
+        if self._complete(written):
             tally.recovered_s.append(time.monotonic() - healed_s)
-        except NotInTimeError:
-            missing = self.oracle.missing(written)
-            tally.lost += sum(end - start for ranges in missing.values() for start, end in ranges)
-            self.oracle.write_off(missing)
+        else:
+            self._write_off(written, tally)
         self.writer.order("remove_rotated")
         tally.twice += self.oracle.twice - before[0]
         tally.wrong += self._wrong() - before[1]
+
+    def _write_off(self, written: dict[str, int], tally: Tally) -> None:
+        """Lines that will not come any more: the ledger must have grown by something."""
+        missing = self.oracle.missing(written)
+        lost = _lines(missing) - self._written_off
+        self._written_off += lost
+        tally.lost += lost
+        audit = self.audit()
+        if audit.losses <= self._losses_before:
+            tally.unaccounted += lost
+        self._losses_before = audit.losses
+        self.oracle.write_off(missing)
+
+    def audit(self) -> Audit:
+        """What `hostagent audit` says now, over all sources and outputs."""
+        found = json.loads(self.agent.call("audit", "--json").stdout)
+        accounts = [one["account"] for one in found["sources"]]
+        return Audit(
+            spooled=sum(account["spooled"] for account in accounts),
+            losses=sum(account["lost"] for account in accounts)
+            + sum(one["unsized_losses"] for one in found["sources"]),
+            unaccounted=int(found["unaccounted"]),
+        )
 
     def finish(self) -> tuple[dict[str, int], int]:
         """Stop writing and the agent; what was written, and how many lines are still missing then."""
@@ -109,7 +175,7 @@ class World:
             wait_for(lambda: self._complete(written), "the last lines", timeout_s=RECOVERY_LIMIT_S, poll_s=0.05)
         self.agent.stop()
         self._complete(written)
-        return written, sum(end - start for ranges in self.oracle.missing(written).values() for start, end in ranges)
+        return written, _lines(self.oracle.missing(written)) - self._written_off
 
     def _wrong(self) -> int:
         return len(self.oracle.altered) + len(self.oracle.disordered)
