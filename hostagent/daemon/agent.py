@@ -187,6 +187,7 @@ class Daemon:
             lane.join(max(0.0, deadline_s - self._clock.monotonic_s()) + 1.0)
             counters = lane.status().counters
             log.info("output %s: delivered %d records of %d bytes", lane.name, counters.records, counters.raw_bytes)
+        self.reader.finish()
         self.finding.close()
         self.network.stop()
         self.api.stop()

@@ -166,6 +166,19 @@ class Ending:
         except StateError:
             return
 
+    def finish(self) -> None:
+        """At the end of the agent, when the last acks are in: close the rows of files that have nothing more to give.
+
+        Else the next start looks for deleted files in vain and must call a loss what was delivered to the last byte.
+        """
+        for tailed in list(self._registry.ended):
+            if not tailed.drained and tailed.content is not None and not tailed.suspended:
+                status = identify(tailed.content.fd)
+                over = status.nlink == 0 and has_writer(tailed.content.fd) is False
+                tailed.drained = over and tailed.storage == PLAIN and status.size == tailed.tail
+            if tailed.drained and tailed.all_acked():
+                self._retire(tailed)
+
     # -- a record that runs on in the next file ------------------------------------------------------------------
 
     def holds_back(self, tailed: TailedFile) -> bool:
@@ -245,9 +258,12 @@ class Ending:
         place = self._places.by_id.get(tailed.origin.target.id)
         if place is None or tailed.storage != PLAIN or not place.wants(tailed.path):
             self._registry.lose(tailed)  # else it has its place under the copy's name, and a scan must find it known
-        # What was written between the copy and the truncate is in neither file.
-        self._note_loss(tailed, LossReason.COPYTRUNCATE, tailed.size() or tailed.head)
+        self.note_gap(tailed)
         return [fresh, tailed]
+
+    def note_gap(self, copy: TailedFile) -> None:
+        """A file goes on in its copy: what was written between the copy and the truncate is in neither."""
+        self._note_loss(copy, LossReason.COPYTRUNCATE, copy.size() or copy.head)
 
     def _give_up(self, tailed: TailedFile, reason: LossReason, end: int | None = None) -> None:
         """Nothing more can be read of this generation: ledger it, and close its row when what was read is acked."""
@@ -286,7 +302,7 @@ class Ending:
                 return
             self._losses.clear()
 
-    def note_vanished(self, rows: Iterable[FileRow], outputs: Sequence[str]) -> None:
+    def note_vanished(self, rows: Iterable[FileRow], outputs: Sequence[str], reason: LossReason) -> None:
         """Files that were known and can't be found again: what of them was unread is lost, nobody knows how much."""
         at_ns = self._clock.wall_ns()
         for row in rows:
@@ -294,7 +310,7 @@ class Ending:
             if len(set(starts.values())) == 1:
                 starts = {"": next(iter(starts.values()))}
             self._losses += [
-                Loss(row.source, row.path, row.id, start, None, LossReason.DELETED, at_ns, output)
+                Loss(row.source, row.path, row.id, start, None, reason, at_ns, output)
                 for output, start in starts.items()
             ]
         self._save_losses()

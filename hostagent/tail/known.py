@@ -29,13 +29,14 @@ class Arrangement(NamedTuple):
     """How a target's rows and today's paths belong together.
 
     `same`: path → the row whose file it still is. `moved`: rows whose content goes on elsewhere. `lost`: rows whose
-    content can't be found. `generation`: path → the number of the generation that begins there, where a row's file was
-    given new content.
+    content can't be found; `rewritten` are the ids of those whose file is there with other content. `generation`:
+    path → the number of the generation that begins there, where a row's file was given new content.
     """
 
     same: dict[str, FileRow]
     moved: list[tuple[FileRow, Continuation]]
     lost: list[FileRow]
+    rewritten: set[int]
     generation: dict[str, int]
 
 
@@ -138,7 +139,7 @@ def arrange(
     by_inode: dict[int, list[str]] = {}
     for path, now in opened.items():
         by_inode.setdefault(now.status.id.inode, []).append(path)
-    result = Arrangement({}, [], [], {})
+    result = Arrangement({}, [], [], set(), {})
     astray: list[FileRow] = []
     for row in rows:
         path = next((path for path in by_inode.get(row.identity.inode, ()) if _is_file(row, opened[path])), "")
@@ -147,6 +148,7 @@ def arrange(
             continue
         if path:
             result.generation[path] = row.generation + 1
+            result.rewritten.add(row.id)
         astray.append(row)
     taken = {*owned, *(opened[path].status.id for path in result.same)}
     for row in astray:

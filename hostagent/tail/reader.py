@@ -164,6 +164,11 @@ class Reader:
             self.step()
         self._flush()
 
+    def finish(self) -> None:
+        """After the reader's thread and the senders have ended: take note of the last acks."""
+        self._look()
+        self._ending.finish()
+
     def run_once(self, stop: threading.Event) -> None:
         """Read everything that is there now to its end, unfinished last lines too, and wait until it is delivered."""
         goals = {tailed: tailed.size() for tailed in self._registry.all_files()}

@@ -318,7 +318,10 @@ class Registry:
     def mark_gone(self, rows: Iterable[FileRow]) -> None:
         """Close rows whose files can't be found again. Raises StateError."""
         now_ns = self._clock.wall_ns()
-        self.checkpoint.update_files([msgspec.structs.replace(row, gone_ns=now_ns) for row in rows])
+        gone = [msgspec.structs.replace(row, gone_ns=now_ns) for row in rows]
+        for row in gone:
+            self.known.remember(row)
+        self.checkpoint.update_files(gone)
 
     # -- looking after ------------------------------------------------------------------------------------------
 

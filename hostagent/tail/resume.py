@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from hostagent.errors import StateError
 from hostagent.model import Block, FileId, Part, Range
 from hostagent.state.checkpoint import Checkpoint
+from hostagent.state.ledger import LossReason
 from hostagent.state.rows import FileRow, InflightBlock, InflightPart, Position
 from hostagent.tail.beneath import OpenError
 from hostagent.tail.ending import Ending
 from hostagent.tail.feed import recut
 from hostagent.tail.identity import ANCHOR_BYTES, anchor_of, identify
-from hostagent.tail.known import arrange, from_row
+from hostagent.tail.known import Arrangement, arrange, from_row
+from hostagent.tail.lineage import How
 from hostagent.tail.openfiles import Opened
 from hostagent.tail.places import Place, Places
 from hostagent.tail.ports import Lane
@@ -50,21 +52,18 @@ def open_target(registry: Registry, places: Places, ending: Ending, place: Place
         registry.adopt(tailed, found.pop(path))
         registry.note_outputs(tailed, row.positions)
         files.append(tailed)
-    for row, continuation in arrangement.moved:
-        tailed = from_row(row, origin)
-        registry.relocate(tailed, continuation)
-        registry.note_outputs(tailed, row.positions)
-        displaced = found.pop(tailed.path, None)
-        if displaced is not None:
-            displaced.content.close()
-        if not place.wants(tailed.path):
-            registry.lose(tailed)
-        files.append(tailed)
+    moved = _follow_moved(registry, ending, place, arrangement, found)
+    files += [tailed for _, tailed in moved]
+    rotated = dict(moved)
+    at_end = origin.policy.start_at == "end" and not rows
     for path, opened in found.items():
         tailed = registry.begin(origin, path, opened)
         tailed.generation = arrangement.generation.get(path, tailed.generation)
-        if origin.policy.start_at == "end" and not rows and tailed.acked is None:
+        if at_end and tailed.acked is None:
             _start_at_end(tailed)
+        before = rotated.get(path)
+        if before is not None and origin.chain.joins_lines and not tailed.head and _is_next(before, tailed):
+            tailed.follow(before)
         files.append(tailed)
     for path, identity in links.items():
         known_file = registry.by_identity.get(identity)
@@ -75,15 +74,39 @@ def open_target(registry: Registry, places: Places, ending: Ending, place: Place
         if real is not None:
             places.watch(os.path.dirname(real), place)
     if arrangement.lost:
-        _close_lost(registry, ending, arrangement.lost, [lane.name for lane in origin.lanes])
+        outputs = [lane.name for lane in origin.lanes]
+        rewritten = [row for row in arrangement.lost if row.id in arrangement.rewritten]
+        deleted = [row for row in arrangement.lost if row.id not in arrangement.rewritten]
+        _close_lost(registry, ending, rewritten, outputs, LossReason.TRUNCATED)
+        _close_lost(registry, ending, deleted, outputs, LossReason.DELETED)
     return files
+
+
+def _follow_moved(
+    registry: Registry, ending: Ending, place: Place, arrangement: Arrangement, found: dict[str, Opened]
+) -> list[tuple[str, TailedFile]]:
+    """Go on in files that were rotated while nobody looked, each with the path it had before."""
+    moved = []
+    for row, continuation in arrangement.moved:
+        tailed = from_row(row, place.origin)
+        registry.relocate(tailed, continuation)
+        registry.note_outputs(tailed, row.positions)
+        displaced = found.pop(tailed.path, None)
+        if displaced is not None:
+            displaced.content.close()
+        if not place.wants(tailed.path):
+            registry.lose(tailed)
+        if continuation.how is How.COPIED:
+            ending.note_gap(tailed)
+        moved.append((row.path, tailed))
+    return moved
 
 
 def close_vanished(registry: Registry, ending: Ending, source: str, outputs: Sequence[str]) -> None:
     """A source has declared everything: ledger what it read before, declares no more and can't be found again."""
     lost = registry.known.take_vanished(source, registry.files.tailers, registry.by_identity)
     if lost:
-        _close_lost(registry, ending, lost, outputs)
+        _close_lost(registry, ending, lost, outputs, LossReason.DELETED)
 
 
 def swap_target(registry: Registry, places: Places, place: Place) -> None:
@@ -153,9 +176,29 @@ def _start_at_end(tailed: TailedFile) -> None:
     tailed.place({lane.name: position for lane in tailed.origin.lanes})
 
 
-def _close_lost(registry: Registry, ending: Ending, rows: list[FileRow], outputs: Sequence[str]) -> None:
+def _is_next(old: TailedFile, new: TailedFile) -> bool:
+    """Whether a file took the place of one that was rotated, as far as names tell: no other rotation came between."""
+    directory, name = os.path.split(new.path)
+    try:
+        rotated_ns = os.stat(old.path).st_mtime_ns
+        with os.scandir(directory) as entries:
+            return not any(
+                entry.name.startswith(name)
+                and entry.path not in (old.path, new.path)
+                and entry.stat(follow_symlinks=False).st_mtime_ns > rotated_ns
+                for entry in entries
+            )
+    except OSError:
+        return False
+
+
+def _close_lost(
+    registry: Registry, ending: Ending, rows: list[FileRow], outputs: Sequence[str], reason: LossReason
+) -> None:
     """Ledger what can't be found again, and close its rows."""
-    ending.note_vanished(rows, outputs)
+    if not rows:
+        return
+    ending.note_vanished(rows, outputs, reason)
     try:
         registry.mark_gone(rows)
     except StateError as error:

@@ -144,7 +144,10 @@ class Scene:
             rows = connection.execute("SELECT path, start, end, reason FROM losses ORDER BY seq").fetchall()
         finally:
             connection.close()
-        return [(os.path.basename(os.fsdecode(row[0])), row[1], row[2], row[3]) for row in rows]
+        return [
+            (os.path.basename(os.fsdecode(path)), start, end if end >= 0 else None, reason)
+            for path, start, end, reason in rows
+        ]
 
     def wait(self, condition: Any, what: str, timeout_s: float = PATIENCE_S) -> Any:  # noqa: ANN401 - a lambda
         def asked() -> Any:  # noqa: ANN401 - whatever the condition answers

@@ -133,6 +133,22 @@ def test_a_directory_that_is_away_while_the_agent_stops_is_not_read_twice(scene:
     scene.expect(*first, "back")
 
 
+def test_a_directory_that_is_missing_at_a_start_and_comes_back_is_not_read_twice(scene: Scene) -> None:
+    scene.source["include"] = [f"{scene.logs}/app/*.log", f"{scene.logs}/*.log"]
+    (scene.logs / "app").mkdir()
+    first = numbered("a", range(20))
+    append(scene.logs / "app/a.log", *first)
+    scene.start()
+    scene.expect(*first)
+    assert scene.agent.stop() == 0
+    os.rename(scene.logs / "app", scene.directory / "away")
+    scene.start()
+    assert [loss[0] for loss in scene.losses()] == ["a.log"]
+    os.rename(scene.directory / "away", scene.logs / "app")
+    append(scene.logs / "app/a.log", "back")
+    scene.expect(*first, "back")
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     """An ext4 filesystem: its image and its mount point."""

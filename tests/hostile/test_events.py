@@ -1,0 +1,358 @@
+"""What can happen to a log file, each while the agent runs, while it is stopped and while it is dead."""
+
+import gzip
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.scene import Scene, append, numbered
+
+HOW = ("running", "stopped", "killed")
+
+
+@pytest.fixture(params=HOW)
+def meanwhile(request: pytest.FixtureRequest, scene: Scene) -> Callable[[Callable[[], None]], None]:
+    """Have something happen while the agent is in one of three states; it runs again afterwards."""
+    how: str = request.param
+
+    def happen(event: Callable[[], None]) -> None:
+        if how == "stopped":
+            assert scene.agent.stop() == 0, scene.agent.tail()
+        elif how == "killed":
+            scene.kill()
+        event()
+        if how != "running":
+            scene.start()
+
+    return happen
+
+
+Meanwhile = Callable[[Callable[[], None]], None]
+
+
+def begin(scene: Scene, name: str = "app.log", count: int = 20) -> list[str]:
+    lines = numbered(name, range(count))
+    append(scene.logs / name, *lines)
+    scene.start()
+    scene.expect(*lines)
+    return lines
+
+
+def rewrite(path: Path, lines: list[str]) -> None:
+    """As `> app.log` does and a program that opens its log anew on every start."""
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def test_renamed_and_created(scene: Scene, meanwhile: Meanwhile) -> None:
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+
+    def rotate() -> None:
+        append(path, "last of the old")
+        path.rename(scene.logs / "app.log.1")
+        append(path, "first of the new")
+
+    meanwhile(rotate)
+    scene.expect(*lines, "last of the old", "first of the new")
+    assert scene.losses() == []
+
+
+def test_renamed_while_its_writer_goes_on(scene: Scene, meanwhile: Meanwhile) -> None:
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+    with path.open("a") as writer:
+
+        def rotate() -> None:
+            path.rename(scene.logs / "app.log.1")
+            append(path, "new")
+            writer.write("late\n")
+            writer.flush()
+
+        meanwhile(rotate)
+        scene.expect(*lines, "late", "new")
+        writer.write("later still\n")
+        writer.flush()
+        scene.expect(*lines, "late", "new", "later still")
+
+
+@pytest.mark.parametrize("include", ["app.log", "app.log*"])
+def test_copied_and_truncated(scene: Scene, meanwhile: Meanwhile, include: str) -> None:
+    scene.source["include"] = [f"{scene.logs}/{include}"]
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+
+    def rotate() -> None:
+        append(path, "only in the copy" if include == "app.log*" else lines[-1] + " again")
+        shutil.copyfile(path, scene.logs / "app.log.1")
+        os.truncate(path, 0)
+        append(path, "first after the truncate")
+
+    meanwhile(rotate)
+    last = "only in the copy" if include == "app.log*" else lines[-1] + " again"
+    scene.expect(*lines, last, "first after the truncate")
+    scene.wait(lambda: [loss[3] for loss in scene.losses()] == ["copytruncate"], "the ledger")
+    append(path, "second")
+    scene.expect(*lines, last, "first after the truncate", "second")
+
+
+def test_truncated_and_grown_past_the_position(scene: Scene, meanwhile: Meanwhile) -> None:
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+    again = numbered("second life", range(100))
+    meanwhile(lambda: rewrite(path, again))
+    scene.expect(*lines, *again)
+    scene.wait(lambda: [loss[3] for loss in scene.losses()] == ["truncated"], "the ledger")
+
+
+def test_truncated_and_grown_to_exactly_the_same_size(scene: Scene, meanwhile: Meanwhile) -> None:
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+    again = [line.replace("line", "LINE") for line in lines]
+    meanwhile(lambda: rewrite(path, again))
+    scene.expect(*lines, *again)
+
+
+def test_rotated_and_compressed(scene: Scene, meanwhile: Meanwhile) -> None:
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+
+    def rotate() -> None:
+        append(path, "only in the .gz")
+        with path.open("rb") as plain, gzip.open(scene.logs / "app.log.1.gz", "wb") as packed:
+            shutil.copyfileobj(plain, packed)
+        path.unlink()
+        append(path, "new")
+
+    meanwhile(rotate)
+    scene.expect(*lines, "only in the .gz", "new")
+
+
+def test_rotated_and_compressed_twice_while_down(scene: Scene) -> None:
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+    assert scene.agent.stop() == 0
+    append(path, "unread")
+    path.rename(scene.logs / "app.log.2")
+    append(scene.logs / "app.log.1", "never seen by anybody")
+    append(path, "new")
+    with (scene.logs / "app.log.2").open("rb") as plain, gzip.open(scene.logs / "app.log.2.gz", "wb") as packed:
+        shutil.copyfileobj(plain, packed)
+    (scene.logs / "app.log.2").unlink()
+    scene.start()
+    scene.expect(*lines, "unread", "new")
+
+
+def test_deleted(scene: Scene, meanwhile: Meanwhile, request: pytest.FixtureRequest) -> None:
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+    running = "running" in request.node.name
+
+    def delete() -> None:
+        append(path, "unread")
+        path.unlink()
+
+    meanwhile(delete)
+    if running:
+        scene.expect(*lines, "unread")
+        assert scene.losses() == []
+    else:
+        size = sum(len(line) + 1 for line in lines)
+        scene.wait(lambda: scene.losses() == [("app.log", size, None, "deleted")], "the ledger")
+    append(path, "another life")
+    scene.wait(lambda: "another life" in scene.messages(), "the new file")
+    scene.restart()
+    assert len(scene.losses()) == (0 if running else 1), "the same loss was told twice"
+
+
+def test_deleted_while_a_writer_holds_it(scene: Scene) -> None:
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+    with path.open("a") as writer:
+        path.unlink()
+        for number in range(5):
+            writer.write(f"beyond {number}\n")
+            writer.flush()
+        scene.expect(*lines, *(f"beyond {number}" for number in range(5)))
+        append(path, "new")
+        scene.expect(*lines, *(f"beyond {number}" for number in range(5)), "new")
+
+
+def test_an_inode_that_is_used_again(scene: Scene, meanwhile: Meanwhile) -> None:
+    path = scene.logs / "app.log"
+    wanted = begin(scene)
+    for turn in range(5):
+        fresh = numbered(f"turn {turn}", range(3))
+
+        def reuse(fresh: list[str] = fresh) -> None:
+            path.unlink()
+            append(path, *fresh)
+
+        meanwhile(reuse)
+        wanted += fresh
+        scene.expect(*wanted)
+
+
+def test_replaced_by_a_file_with_the_same_beginning(scene: Scene, meanwhile: Meanwhile) -> None:
+    path = scene.logs / "app.log"
+    head = ["# Software: the same header in every file of this kind " + "x" * 1200]
+    append(path, *head, "first")
+    scene.start()
+    scene.expect(*head, "first")
+
+    def replace() -> None:
+        append(scene.logs / "fresh", *head, "second", "third")
+        os.replace(scene.logs / "fresh", path)
+
+    meanwhile(replace)
+    scene.expect(*head, "first", *head, "second", "third")
+
+
+def test_one_file_under_two_paths(scene: Scene, meanwhile: Meanwhile) -> None:
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+
+    def link() -> None:
+        os.link(path, scene.logs / "hard.log")
+        (scene.logs / "soft.log").symlink_to(path)
+        append(path, "once")
+
+    meanwhile(link)
+    scene.expect(*lines, "once")
+    meanwhile(path.unlink)
+    append(scene.logs / "hard.log", "through the other name")
+    scene.expect(*lines, "once", "through the other name")
+
+
+def test_an_unfinished_line(scene: Scene, meanwhile: Meanwhile) -> None:
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+    with path.open("a") as log:
+        log.write("begun")
+    append(scene.logs / "other.log", "beside it")
+    scene.expect(*lines, "beside it")
+
+    def finish() -> None:
+        with path.open("a") as log:
+            log.write(" and ended\n")
+
+    meanwhile(finish)
+    scene.expect(*lines, "beside it", "begun and ended")
+
+
+def test_an_unfinished_line_at_the_end_of_a_rotated_file(scene: Scene, meanwhile: Meanwhile) -> None:
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+
+    def rotate() -> None:
+        with path.open("a") as log:
+            log.write("the end without a newline")
+        path.rename(scene.logs / "app.log.1")
+        append(path, "new")
+
+    meanwhile(rotate)
+    scene.expect(*lines, "the end without a newline", "new")
+
+
+def test_a_long_line(scene: Scene, meanwhile: Meanwhile) -> None:
+    scene.source["max_line_bytes"] = "10KiB"
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+    with path.open("a") as log:
+        log.write("y" * 25_000)
+    scene.wait(lambda: len(scene.messages()) == len(lines) + 2, "the pieces that are full")
+    meanwhile(lambda: append(path, "y" * 5_000))
+    scene.expect(*lines, "y" * 10_240, "y" * 10_240, "y" * (30_000 - 2 * 10_240))
+    marks = [record.get("partial") for record in scene.take() if record["message"].startswith("y")]
+    assert marks == [True, True, None]
+
+
+STAMP = "2025-01-02T03:04:05.000000006Z stdout"
+
+
+def test_a_cri_line_in_parts_across_a_rotation(scene: Scene, meanwhile: Meanwhile) -> None:
+    scene.source["format"] = "cri"
+    path = scene.logs / "app.log"
+    append(path, f"{STAMP} F whole", f"{STAMP} P first part, ")
+    scene.start()
+    scene.expect("whole")
+
+    def rotate() -> None:
+        path.rename(scene.logs / "app.log.20250102")
+        append(path, f"{STAMP} P second part, ", f"{STAMP} F last part", f"{STAMP} F next")
+
+    meanwhile(rotate)
+    scene.expect("whole", "first part, second part, last part", "next")
+
+
+def test_a_group_of_lines_across_a_rotation(scene: Scene, meanwhile: Meanwhile) -> None:
+    scene.source["multiline"] = {"start": "^[A-Z]", "flush_after": "1s"}
+    path = scene.logs / "app.log"
+    append(path, "Whole", "Begins here", "  goes on")
+    scene.start()
+    scene.wait(lambda: "Whole" in scene.messages(), "the first group")
+
+    def rotate() -> None:
+        path.rename(scene.logs / "app.log.1")
+        append(path, "  and on", "Next", "Last")
+
+    meanwhile(rotate)
+    scene.wait(lambda: "Last" in scene.messages(), "the last group")
+    messages = scene.messages()
+    joined = ["Whole", "Begins here\n  goes on\n  and on", "Next", "Last"]
+    # The group's time may be up before the file goes on, above all while nobody reads: then it is two records.
+    apart = ["Whole", "Begins here\n  goes on", "  and on", "Next", "Last"]
+    assert messages in (joined, apart), messages
+
+
+def rotate_chain(path: Path, keep: int) -> None:
+    for number in range(keep, 0, -1):
+        older = path.with_name(f"{path.name}.{number}")
+        if older.exists():
+            older.rename(path.with_name(f"{path.name}.{number + 1}"))
+    path.rename(path.with_name(f"{path.name}.1"))
+
+
+@pytest.mark.parametrize("include", ["app.log", "app.log*"])
+def test_rotations_faster_than_anybody_reads(scene: Scene, meanwhile: Meanwhile, include: str) -> None:
+    scene.source["include"] = [f"{scene.logs}/{include}"]
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+    wanted = list(lines)
+
+    def rotate(turns: int) -> None:
+        for turn in range(turns):
+            rotate_chain(path, keep=8)
+            fresh = numbered(f"turn {turn}", range(3))
+            append(path, *fresh)
+            wanted.extend(fresh)
+
+    if include == "app.log*":
+        meanwhile(lambda: rotate(3))
+    else:
+        # Under names nobody is told to read, generations that were never seen can't be found after a start.
+        rotate(3)
+        scene.expect(*wanted)
+        meanwhile(lambda: rotate(1))
+    scene.expect(*wanted)
+    assert scene.losses() == []
+
+
+def test_deleted_faster_than_anybody_acks(scene: Scene) -> None:
+    """Held open, spooled when read: the backend's being down is no reason to lose what is deleted."""
+    scene.backend.behave("refuse")
+    path = scene.logs / "app.log"
+    lines = numbered("a", range(200))
+    append(path, *lines)
+    scene.config["outputs"]["main"]["spool"] = {"max_bytes": "64MiB", "reserve_bytes": "1MiB"}
+    scene.start()
+    scene.wait(scene.files, "the file to be met")
+    path.unlink()
+    scene.wait(lambda: not scene.files(), "the file to be let go")
+    scene.kill()
+    scene.backend.behave()
+    scene.start()
+    scene.expect(*lines)
+    assert scene.losses() == []
