@@ -69,8 +69,8 @@ def arguments() -> argparse.Namespace:
 
 HEADINGS = (
     f"{'lane':<12}{'sink':<11}{'agent':<11}{'MB/s':>8}{'MB/s':>8}{'k lines/s':>11}{'k lines/s':>11}{'peak':>8}"
-    f"{'CPU s per':>11}  checked\n"
-    f"{'':<12}{'':<11}{'':<11}{'per CPU':>8}{'wall':>8}{'per CPU':>11}{'wall':>11}{'MB':>8}{'zstd -1 s':>11}"
+    f"{'CPU s per':>11}{'zstd -1':>9}  checked\n"
+    f"{'':<12}{'':<11}{'':<11}{'per CPU':>8}{'wall':>8}{'per CPU':>11}{'wall':>11}{'MB':>8}{'zstd -1 s':>11}{'MB/s':>9}"
 )
 
 
@@ -80,7 +80,8 @@ def throughput_row(result: Result) -> str:
         f"{result.lane:<12}{result.sink:<11}{result.who:<11}{result.megabytes / cpu_s:>8.0f}"
         f"{result.megabytes / result.wall_s:>8.0f}{result.records / cpu_s / 1e3:>11.0f}"
         f"{result.records / result.wall_s / 1e3:>11.0f}{result.usage.peak_rss_bytes / 1e6:>8.0f}"
-        f"{cpu_s / result.zstd_s:>11.2f}  {result.problem.upper() or result.verified}"
+        f"{cpu_s / result.zstd_s:>11.2f}{result.megabytes / result.zstd_s:>9.0f}"
+        f"  {result.problem.upper() or result.verified}"
     )
 
 
