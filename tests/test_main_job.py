@@ -268,3 +268,22 @@ def test_a_frozen_agent_goes_on_where_it_was(tmp_path: Path, logs: Path, backend
         wait_for(lambda: min(writer.state().values()) > frozen_at + 3000, "the writer to write on")
         agent.signal(signal.SIGCONT)
         watch.expect(writer.stop(), agent)
+
+
+@pytest.mark.parametrize("state", ["healthy", "refuse"])
+def test_a_file_deleted_right_before_the_stop_is_delivered(
+    tmp_path: Path, logs: Path, backend: Backend, state: str
+) -> None:
+    watch = Watch(backend)
+    with Agent(tmp_path / "agent", config(logs, backend)) as agent:
+        written = write_lines(logs / "app.log", 10)
+        agent.start()
+        wait_for(lambda: watch.complete(written), "the first lines", so_far=agent.tail)
+        backend.behave(state)
+        with (logs / "app.log").open("ab") as log:
+            log.write(b"".join(make_line("app", 0, seq) for seq in range(10, 20_000)))
+        (logs / "app.log").unlink()
+        assert agent.stop() == 0, agent.tail()
+        backend.behave()
+        agent.start()
+        watch.expect({"app": 20_000}, agent)

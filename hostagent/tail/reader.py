@@ -42,6 +42,9 @@ ROUND_S = 0.05
 IDLE_S = 1.0
 """The longest the reader sleeps: its heartbeat is what the watchdog and /healthz look at."""
 
+FAREWELL_S = 5.0
+"""How long the rest of deleted files may take when the agent stops."""
+
 
 class Reader:
     """Reads what the registry calls ready. Construct, then `run` in a thread of its own."""
@@ -162,6 +165,7 @@ class Reader:
         """Read until `stop` is set (call `wake` after setting it), then cut what is open."""
         while not stop.is_set():
             self.step()
+        self._finish_deleted()
         self._flush()
 
     def finish(self) -> None:
@@ -378,3 +382,23 @@ class Reader:
     def _flush(self) -> None:
         for lane in self._lanes:
             lane.flush()
+
+    def _finish_deleted(self) -> None:
+        """Files that were deleted are gone for good when we let go of them: take the rest of them before the end."""
+        until_s = self._clock.monotonic_s() + FAREWELL_S
+        self.sightings.apply(self._watcher.read(0.0))
+        busy = True
+        while busy and self._clock.monotonic_s() < until_s:
+            self._look()
+            self._registry.register_new()
+            deleted = [tailed for tailed in self._registry.all_files() if tailed.nameless]
+            busy = False
+            for tailed in deleted:
+                busy = self._turn(tailed, final=True) or tailed.unread or busy
+            if busy:
+                self._admit()
+                self._clock.wait(self._urgent, 0.0 if all(lane.room() for lane in self._lanes) else PACE_S)
+        for tailed in self._registry.all_files():
+            if tailed.nameless and not tailed.all_acked():
+                for lane in tailed.origin.lanes:
+                    lane.spool_now((tailed.row,))

@@ -276,6 +276,11 @@ class TailedFile:
             return None
         return identify(self.content.fd).size
 
+    @property
+    def nameless(self) -> bool:
+        """Whether the file was deleted: nobody can read it again once its descriptor is closed."""
+        return self.content is not None and self.storage == PLAIN and identify(self.content.fd).nlink == 0
+
     def close(self) -> None:
         """Give the descriptor back; the cursors stay."""
         if self.content is not None:
