@@ -286,4 +286,5 @@ def test_a_file_deleted_right_before_the_stop_is_delivered(
         assert agent.stop() == 0, agent.tail()
         backend.behave()
         agent.start()
+        agent.wait_ready()
         watch.expect({"app": 20_000}, agent)
