@@ -82,12 +82,13 @@ class Daemon:
         config = assembly.config
         ignore_lease_signal()
         self.checkpoint = Checkpoint.open(config.data_dir, clock)
+        # Before the files' rows are read: what an earlier run had put into a spool moves positions forward.
+        assembly.build_lanes(self.checkpoint, Callbacks(self._on_room, self._on_acked))
         watcher = self._watcher = Watcher(clock)
         open_files = OpenFiles(assembly.tailers(), config.limits.max_open_files)
         self.registry = Registry(open_files, self.checkpoint, KnownRows(self.checkpoint.files()), clock)
         places = Places(watcher)
         feed = Feed(config.limits.chunk_bytes)
-        assembly.build_lanes(self.checkpoint, Callbacks(self._on_room, self._on_acked))
         self.reader = Reader(
             registry=self.registry,
             places=places,

@@ -1,4 +1,4 @@
-"""The short version: every fault this machine can have, once, with a fixed seed."""
+"""The short version: every fault this machine can have, once, with a fixed seed; and a short outage."""
 
 import subprocess
 import sys
@@ -13,6 +13,19 @@ from tests.support.backend import CHECKOUT
 def test_every_fault_once_costs_no_line() -> None:
     run = subprocess.run(
         [sys.executable, "-m", "tests.torture", "--seed", "7", "--each", "1", "--rate", "500000"],
+        cwd=CHECKOUT,
+        env=agent_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, f"{run.stdout}\n{run.stderr[-4000:]}"
+
+
+@pytest.mark.timeout(300)
+def test_an_outage_with_kills_and_deleted_files_repeats_nothing() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.torture.outage", "--minutes", "0.6", "--rate", "6e6", "--kill-every", "2"],
         cwd=CHECKOUT,
         env=agent_environment(),
         capture_output=True,
