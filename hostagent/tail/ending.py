@@ -63,7 +63,7 @@ class Ending:
 
     def due_s(self, now_s: float) -> float:
         """Seconds until `tend` has something to do."""
-        if self._registry.ended or self._losses:
+        if self._registry.ended or self._registry.followed or self._losses:
             return self._tend_at_s - now_s
         return float("inf")
 
@@ -78,9 +78,14 @@ class Ending:
                 if tailed.all_acked():
                     self._retire(tailed)
                 continue
-            at_end = not self._turn(tailed, False) and not tailed.queued
+            at_end = not self.holds_back(tailed) and not self._turn(tailed, False) and not tailed.queued
             if at_end or (tailed.drop_size is not None and tailed.tail >= tailed.drop_size):
                 self._drain(tailed, now_s)
+        for tailed in list(self._registry.followed):
+            if tailed.ended or tailed.closed:
+                del self._registry.followed[tailed]
+            elif not self.holds_back(tailed) and not self._turn(tailed, False) and not tailed.queued:
+                self._hand_over(tailed, now_s)
         self._keep_within_budget()
 
     def _keep_within_budget(self) -> None:
@@ -139,6 +144,19 @@ class Ending:
             tailed.drained = True
             self._registry.files.release(tailed)
 
+    def _hand_over(self, tailed: TailedFile, now_s: float) -> None:
+        """A file that was moved aside has been read to its end: its last record may end in the one after it."""
+        successor = tailed.successor
+        if tailed.suspended or tailed.content is None or successor is None or not self._is_over(tailed, now_s):
+            return
+        patience_s = tailed.origin.policy.close_grace_s - (now_s - self._registry.followed[tailed])
+        if patience_s > 0 and not (successor.row and self._join(tailed, successor)):
+            return
+        if self._turn(tailed, True) or tailed.queued or tailed.unread:
+            return
+        del self._registry.followed[tailed]
+        self._turn(successor, False)
+
     def _abandon(self, tailed: TailedFile, now_s: float) -> None:
         """The file is not behind its path, and its descriptor was closed: it was deleted, or moved a moment ago.
 
@@ -186,7 +204,8 @@ class Ending:
         before = tailed.predecessor
         if before is None:
             return False
-        if not (before.closed or before.drained or before.suspended or tailed.head > 0):
+        over = before.closed or before.drained or before.suspended
+        if not (over or tailed.head > 0 or not (before.ended or before in self._registry.followed)):
             return True
         tailed.predecessor = None
         return False
@@ -210,6 +229,8 @@ class Ending:
             rest = old.fetch(cursor, size)
             if not rest.data:
                 continue
+            if len(rest.data) == size:
+                return False  # more than a record that has not ended: there was no room to read it
             start = next((other for other in new.cursors if other.offset == 0), None)
             if start is None or not set(cursor.lanes) <= set(start.lanes):
                 return True

@@ -42,6 +42,7 @@ class Registry:
         self.by_path: dict[str, TailedFile] = {}
         self.by_identity: dict[FileId, TailedFile] = {}
         self.ended: dict[TailedFile, None] = {}
+        self.followed: dict[TailedFile, float] = {}
         self.stalled = False
         self._clock = clock
         self._save_at_s: float | None = None
@@ -192,6 +193,14 @@ class Registry:
         self.stalled = False
         return True
 
+    def follow(self, fresh: TailedFile, before: TailedFile | None) -> None:
+        """A file took the place of another, and a record may run from that one into it. That one may have been moved
+        aside only: it goes on under its other name, and whoever writes to it may do so for a moment.
+        """
+        fresh.follow(before)
+        if before is not None and not before.ended:
+            self.followed[before] = self._clock.monotonic_s()
+
     # -- names ---------------------------------------------------------------------------------------------------
 
     def _bind(self, path: str, tailed: TailedFile) -> None:
@@ -307,6 +316,7 @@ class Registry:
         tailed.closed = True
         self.files.release(tailed)
         self.ended.pop(tailed, None)
+        self.followed.pop(tailed, None)
         self._dirty.pop(tailed, None)
         self._suspended.pop(tailed, None)
         self.by_row.pop(tailed.row, None)

@@ -49,6 +49,7 @@ class Sightings:
         self._rescan_at_s = clock.monotonic_s() + rescan_interval_s
         self._moving: dict[int, Departure] = {}
         self._arrived: dict[str, Departure] = {}
+        self._left: dict[str, TailedFile] = {}
         self._stale: set[str] = set()
 
     # -- events --------------------------------------------------------------------------------------------------
@@ -125,6 +126,7 @@ class Sightings:
         displaced = self._registry.by_path.get(path)
         if displaced is not None and displaced is not tailed:
             self._registry.displace(path)
+        self._left[tailed.path] = tailed
         self._registry.move(tailed, path)
         place = self._places.by_id.get(tailed.origin.target.id)
         if place is None or not place.wants(path):
@@ -149,6 +151,12 @@ class Sightings:
         if bound is not None:
             self._registry.displace(path)
         fresh = self._registry.begin(origin, path, opened, recorded_path=departure.recorded_path)
+        later = departure.tailed
+        if later is not None and later.predecessor is not None and later.head == 0:
+            # It was taken for the file that came after `before`, and is the one after this.
+            before = later.predecessor
+            self._registry.follow(fresh, before)
+            self._registry.follow(later, fresh)
         place = self._places.by_id.get(origin.target.id)
         if place is None or not place.wants(path):
             self._registry.lose(fresh)
@@ -181,9 +189,15 @@ class Sightings:
             return None
         fresh = self._registry.begin(place.origin, path, opened)
         if place.origin.chain.joins_lines:
-            fresh.follow(displaced or self._registry.last_ended_at(path, place.origin))
+            before = displaced or self._left_at(path) or self._registry.last_ended_at(path, place.origin)
+            self._registry.follow(fresh, before)
         self._watch_real(place, fresh)
         return fresh
+
+    def _left_at(self, path: str) -> TailedFile | None:
+        """The file that was last moved away from a path, if it is still read: a rotated one may have its place kept."""
+        tailed = self._left.pop(path, None)
+        return tailed if tailed is not None and not tailed.closed else None
 
     def _watch_real(self, place: Place, tailed: TailedFile) -> None:
         """A symbolic link's directory shows no writes: watch the directory of the file it leads to as well."""
@@ -234,6 +248,7 @@ class Sightings:
         if now_s < self._rescan_at_s:
             return ready
         self.rescans += 1
+        self._left = {path: tailed for path, tailed in self._left.items() if not tailed.closed}
         for target_id in list(self._places.by_id):
             ready.extend(self.rescan(target_id))
         end_s = self._clock.monotonic_s()

@@ -1,0 +1,108 @@
+"""A record that begins in one file and ends in the next, where rotated files are wanted, too, and keep their place."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.agent import Agent
+from tests.support.backend import Backend
+from tests.support.waiting import wait_for
+
+STAMP = "2026-01-01T00:00:00.1Z stdout"
+
+
+class Pod:
+    """A log that is rotated as a kubelet does it, and what has arrived of it."""
+
+    def __init__(self, directory: Path, agent: Agent, backend: Backend) -> None:
+        self.agent = agent
+        self.messages: list[str] = []
+        self._log = directory / "0.log"
+        self._log.touch()
+        self._backend = backend
+
+    def write(self, *texts: str) -> None:
+        """A text that ends in a plus sign is a part, and goes on with the next."""
+        with self._log.open("a") as log:
+            for text in texts:
+                log.write(f"{STAMP} {'P' if text.endswith('+') else 'F'} {text.removesuffix('+')}\n")
+
+    def rotate(self, stamp: int) -> None:
+        self._log.rename(f"{self._log}.{stamp}")
+        self._log.touch()
+
+    def came(self, number: int) -> Callable[[], bool]:
+        def enough() -> bool:
+            for arrival in self._backend.new_arrivals():
+                self.messages += [str(record["message"]) for record in arrival.records()]
+            return len(self.messages) >= number
+
+        return enough
+
+    def wait_for(self, *messages: str) -> None:
+        wait_for(self.came(len(messages)), "every record", so_far=lambda: f"{self.messages} {self.agent.tail()}")
+        assert self.messages == list(messages)
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Iterator[Pod]:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    include = [f"{logs}/0.log", f"{logs}/0.log.[0-9]*"]
+    with Backend(tmp_path / "backend") as backend:
+        config = {
+            "sources": {"pods": {"type": "file", "include": include, "format": "cri"}},
+            "outputs": {"main": {"type": "http", "url": backend.url(), "block": {"max_wait": "50ms"}}},
+        }
+        with Agent(tmp_path / "agent", config) as agent:
+            agent.start()
+            agent.wait_ready()
+            yield Pod(logs, agent, backend)
+
+
+def test_a_record_goes_on_in_the_next_file(pod: Pod) -> None:
+    pod.write("one", "two ")
+    pod.write("be+", "gin+")
+    pod.wait_for("one", "two ")
+    pod.rotate(1)
+    pod.write("ning", "three")
+    pod.wait_for("one", "two ", "beginning", "three")
+
+
+def test_rotations_that_are_all_seen_at_once_stay_in_order(pod: Pod) -> None:
+    pod.write("one", "a+")
+    pod.wait_for("one")
+    os.kill(pod.agent.pid, signal.SIGSTOP)
+    for stamp, letter in enumerate("bcd"):
+        pod.rotate(stamp)
+        pod.write(letter, f"{letter} whole", "a+")
+    pod.rotate(9)
+    pod.write("e")
+    os.kill(pod.agent.pid, signal.SIGCONT)
+    pod.wait_for("one", "ab", "b whole", "ac", "c whole", "ad", "d whole", "ae")
+
+
+def test_a_rotated_file_is_written_to_for_a_moment(pod: Pod, tmp_path: Path) -> None:
+    """Until the runtime has opened the new file, what a container prints goes to the old one."""
+    with (tmp_path / "logs" / "0.log").open("a") as runtime:
+        runtime.write(f"{STAMP} F one\n{STAMP} P be\n")
+        runtime.flush()
+        pod.wait_for("one")
+        pod.rotate(1)
+        pod.write("ning")
+        runtime.write(f"{STAMP} P gin\n")
+    pod.wait_for("one", "beginning")
+
+
+def test_an_end_that_never_comes_holds_nobody_up(pod: Pod) -> None:
+    pod.write("one", "open+")
+    pod.wait_for("one")
+    pod.rotate(1)
+    pod.wait_for("one", "open")
+    pod.write("two")
+    pod.wait_for("one", "open", "two")
