@@ -3,6 +3,7 @@
 import argparse
 import os
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -74,6 +75,8 @@ def main() -> int:
     faults = [fault for fault in usable(disks) if not chosen.fault or any(part in fault.name for part in chosen.fault)]
     if not faults:
         parser.error("no fault of that name can be had here; --list shows them all")
+    # A run that is ended early must not leave its filesystems mounted.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     directory = Path(tempfile.mkdtemp(prefix="hostagent-torture."))
     world = World(directory, chosen.seed, chosen.rate, chosen.streams, disks=disks)
     try:
