@@ -25,7 +25,7 @@ def test_every_fault_once_costs_no_line() -> None:
 @pytest.mark.timeout(300)
 def test_an_outage_with_kills_and_deleted_files_repeats_nothing() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "tests.torture.outage", "--minutes", "0.6", "--rate", "6e6", "--kill-every", "2"],
+        [sys.executable, "-m", "tests.torture.outage", "--minutes", "0.7", "--rate", "4e6", "--kill-every", "5"],
         cwd=CHECKOUT,
         env=agent_environment(),
         capture_output=True,
