@@ -210,9 +210,10 @@ class DataPort:
         with self._lock:
             before, self._behaviour = self._behaviour, behaviour
             self._left = behaviour.times
-        if behaviour.kind == "refuse":
+        # Never shut down twice: the kernel would hand the second one on to every connection accepted later.
+        if behaviour.kind == "refuse" and before.kind != "refuse":
             self._refuse()
-        elif before.kind == "refuse":
+        elif behaviour.kind != "refuse" and before.kind == "refuse":
             self._listen()
         if before.kind == "stall":
             self._drop_connections()
