@@ -204,11 +204,14 @@ class Ending:
         before = tailed.predecessor
         if before is None:
             return False
-        over = before.closed or before.drained or before.suspended
-        if not (over or tailed.head > 0 or not (before.ended or before in self._registry.followed)):
-            return True
-        tailed.predecessor = None
-        return False
+        since_s = before.ended_at_s if before.ended_at_s is not None else self._registry.followed.get(before)
+        over = before.closed or before.drained or before.suspended or since_s is None or tailed.head > 0
+        if not over and since_s is not None:
+            # Somebody may hold the old file open for good, and the new one must not wait for that.
+            over = self._clock.monotonic_s() - since_s >= before.origin.policy.close_grace_s + TEND_S * 2
+        if over:
+            tailed.predecessor = None
+        return not over
 
     def _join(self, old: TailedFile, new: TailedFile) -> bool:
         """Deliver the end of a drained file together with the beginning of its successor; whether nothing is left."""

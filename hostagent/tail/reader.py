@@ -185,6 +185,7 @@ class Reader:
                         busy = True
                     elif self._is_done(tailed, goals[tailed]):
                         del goals[tailed]
+            self._ending.tend(self.heartbeat_s)
             if not busy:
                 self._clock.wait(self._urgent, PACE_S)
         self._flush()
@@ -196,6 +197,8 @@ class Reader:
         """Whether a file's turn brought nothing because there is nothing more, not because some lane had no room."""
         if tailed.closed or tailed.content is None:
             return True
+        if tailed.predecessor is not None:
+            return False
         waiting = any(tailed in waiting for waiting in self._waiting.values())
         for waiters in self._waiting.values():
             waiters.pop(tailed, None)
