@@ -20,6 +20,8 @@ COMMANDS = {
     "status": "status",
     "files": "files",
     "explain": "explain",
+    "top": "top",
+    "tap": "tap",
     "audit": "audit",
     "spool": "spool",
     "dead-letters": "letters",
