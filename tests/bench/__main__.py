@@ -10,11 +10,12 @@ from pathlib import Path
 
 import msgspec
 
+from tests.bench.lines_rate import LinesRate, lines_rate
 from tests.bench.steady import Idle, Latency, Steady, idle, latency, steady
 from tests.bench.throughput import SINKS, Result, measure, measure_peer
 from tests.bench.workloads import LANES, write_file
 
-PARTS = ("throughput", "steady", "idle", "latency")
+PARTS = ("throughput", "steady", "docker", "idle", "latency")
 FULL_BYTES = 512 << 20
 QUICK_BYTES = 16 << 20
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
@@ -42,15 +43,16 @@ def arguments() -> argparse.Namespace:
         prog="python -m tests.bench",
         description=(
             "Measures the agent from outside: files at full speed to a black hole and to an HTTP backend (zstd), "
-            "10 MB/s for a while, 10,000 idle files, and how late a line arrives. CPU is user and system time of the "
-            "agent's whole process tree, start-up included; the backend is another process, not counted."
+            "10 MB/s and 100,000 docker-json lines/s for a while, 10,000 idle files, and how late a line arrives. CPU "
+            "is user and system time of the agent's whole process tree, start-up included; the backend is another "
+            "process, not counted."
         ),
     )
     parser.add_argument("--only", type=names(PARTS), default=list(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--lanes", type=names(tuple(LANES)), default=list(LANES), help=f"of {', '.join(LANES)}")
     parser.add_argument("--sinks", type=names(SINKS), default=list(SINKS), help=f"of {', '.join(SINKS)}")
     parser.add_argument("--bytes", type=size, help="file size for each lane (default 512MiB)")
-    parser.add_argument("--seconds", type=float, help="length of the steady, idle and latency runs (default 30)")
+    parser.add_argument("--seconds", type=float, help="length of each run as a daemon (default 30)")
     parser.add_argument("--files", type=int, help="number of idle files (default 10000)")
     parser.add_argument(
         "--peer",
@@ -85,13 +87,19 @@ def throughput_row(result: Result) -> str:
     )
 
 
-def say(figure: Steady | Idle | Latency) -> str:
+def say(figure: Steady | LinesRate | Idle | Latency) -> str:
     match figure:
         case Steady():
             return (
                 f"{figure.megabytes_per_s:g} MB/s for {figure.stretch.wall_s:.0f} s: "
                 f"{figure.stretch.cpu_percent:.1f} % of a core, RSS {figure.stretch.peak_rss_bytes / 1e6:.0f} MB "
                 f"({figure.verified})"
+            )
+        case LinesRate():
+            return (
+                f"{figure.lines_per_s:.0f} {figure.lane} lines/s for {figure.stretch.wall_s:.0f} s: "
+                f"{figure.stretch.cpu_s / figure.stretch.wall_s:.3f} of a core, "
+                f"RSS {figure.stretch.peak_rss_bytes / 1e6:.0f} MB ({figure.verified})"
             )
         case Idle():
             return (
@@ -132,13 +140,14 @@ def main() -> int:
     chosen = arguments()
     show = not chosen.json
     results: list[Result] = []
-    figures: list[Steady | Idle | Latency] = []
+    figures: list[Steady | LinesRate | Idle | Latency] = []
     with tempfile.TemporaryDirectory(prefix="hostagent-bench.", dir=chosen.directory) as directory:
         root = Path(directory)
         if "throughput" in chosen.only:
             results = run_throughput(chosen, root, show)
-        daemons: dict[str, Callable[[], Steady | Idle | Latency]] = {
+        daemons: dict[str, Callable[[], Steady | LinesRate | Idle | Latency]] = {
             "steady": lambda: steady(root / "steady", 10e6, chosen.seconds),
+            "docker": lambda: lines_rate(root / "docker", "docker-json", 100_000, chosen.seconds),
             "idle": lambda: idle(root / "idle", chosen.files, chosen.seconds),
             "latency": lambda: latency(root / "latency", 1e6, chosen.seconds),
         }

@@ -229,8 +229,9 @@ class CriEngine:
         self.call("RemovePodSandbox", cri.RemovePodSandboxRequest(pod_sandbox_id=pod_id), cri.RemovePodSandboxResponse)
 
     def remove_all(self) -> None:
-        """Remove every pod. A runtime that was just killed and started needs more than one try."""
+        """Remove every pod with its logs. A runtime that was just killed and started needs more than one try."""
         wait_until(self._all_removed, "removal of all pods")
+        shutil.rmtree(self.log_root, ignore_errors=True)
 
     def _all_removed(self) -> bool:
         for pod in self.call("ListPodSandbox", cri.ListPodSandboxRequest(), cri.ListPodSandboxResponse).items:
