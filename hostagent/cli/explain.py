@@ -64,7 +64,9 @@ def _show_things(things: ThingsReport) -> None:
         for step in thing.steps:
             click.echo(f"  - {show.visible(step)}")
         for file in thing.files:
-            at = ", ".join(f"{one.output} at {one.offset}, {show.size(one.behind_bytes)} behind" for one in file.positions)
+            at = ", ".join(
+                f"{one.output} at {one.offset}, {show.size(one.behind_bytes)} behind" for one in file.positions
+            )
             click.echo(f"  {show.visible(file.path)}: {file.state}, {show.size(file.size_bytes)}; {at}")
     if not things.found:
         click.echo(f"{show.visible(things.name)}: no container goes by this name, and no file is there")

@@ -157,6 +157,18 @@ class Ending:
         del self._registry.followed[tailed]
         self._turn(successor, False)
 
+    def hand_over_now(self, tailed: TailedFile) -> bool:
+        """What the files hold is all there will be: join a file's end with its successor's beginning without patience.
+
+        False while an output has no room for it.
+        """
+        successor = tailed.successor
+        if successor is None or not all(lane.room() for lane in tailed.origin.lanes):
+            return False
+        self._join(tailed, successor)
+        successor.predecessor = None
+        return True
+
     def _abandon(self, tailed: TailedFile, now_s: float) -> None:
         """The file is not behind its path, and its descriptor was closed: it was deleted, or moved a moment ago.
 

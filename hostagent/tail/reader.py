@@ -181,9 +181,13 @@ class Reader:
             busy = False
             if self._registry.register_new():
                 for tailed in list(goals):
-                    if self._turn(tailed, final=True):
+                    if self._ending.holds_back(tailed) and tailed.predecessor in goals:
+                        continue
+                    after = tailed.successor
+                    awaited = after is not None and after.predecessor is tailed
+                    if self._turn(tailed, final=not awaited) or (awaited and self._ending.hand_over_now(tailed)):
                         busy = True
-                    elif self._is_done(tailed, goals[tailed]):
+                    elif not awaited and self._is_done(tailed, goals[tailed]):
                         del goals[tailed]
             self._ending.tend(self.heartbeat_s)
             if not busy:
