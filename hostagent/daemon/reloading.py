@@ -89,6 +89,7 @@ class Reloading:
         lanes = tuple(self._assembly.lanes.values())
         self._reader.post(lambda: self._reader.use_lanes(lanes))
         self._swap_sources(difference, set(retired))
+        self._reader.post(self._reader.shed_lanes)
         log.info("the changed configuration is in force: %s", _described(difference))
         return True
 

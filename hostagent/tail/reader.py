@@ -149,6 +149,12 @@ class Reader:
         for tailed in self._registry.all_files():
             self._make_ready(tailed)
 
+    def shed_lanes(self) -> None:
+        """Files of targets that are gone wait no longer for outputs that are gone, too. In the reader's thread."""
+        for tailed in self._registry.all_files():
+            if tailed.ended and tailed.origin.target.id not in self._places.by_id:
+                self._registry.shed(tailed, self._lanes)
+
     def notices(self) -> list[Notice]:
         """What is not read or watched as it should be. In the reader's thread: see `ask`."""
         return [*self._registry.notices(), *self._copies.notices(), *self._places.notices()]
@@ -224,7 +230,12 @@ class Reader:
         self.heartbeat_s = self._clock.monotonic_s()
         self._urgent.clear()
         while self._posted:
-            self._posted.popleft()()
+            action = self._posted.popleft()
+            self._note_acks()  # what was acked before something was posted is known to it
+            action()
+        self._note_acks()
+
+    def _note_acks(self) -> None:
         while self._acked:
             self._note_acked(self._acked.popleft())
 

@@ -24,6 +24,7 @@ from hostagent.tail.identity import FINGERPRINT_BYTES, NO_FINGERPRINT, fingerpri
 from hostagent.tail.known import KnownRows, from_row
 from hostagent.tail.lineage import Continuation, How, Lost, find_continuation
 from hostagent.tail.openfiles import Opened, OpenFiles
+from hostagent.tail.ports import Lane
 from hostagent.tail.refused import Refused
 from hostagent.tail.tailer import PLAIN, Origin, TailedFile
 
@@ -248,6 +249,32 @@ class Registry:
         if back and tailed.origin is not origin and self.ensure_open(tailed):
             self.reassign(tailed, origin)
 
+    def hand_over(self, tailed: TailedFile, origin: Origin) -> None:
+        """A file's target has changed: go on for it, also with what is left of a file that has lost its place.
+
+        What an output that was replaced had not acked is read again for its successor, so a file that was read to its
+        end, and only waited for that ack, is opened once more.
+        """
+        if tailed.drained:
+            if tailed.all_acked() or all(lane in origin.lanes for lane in tailed.origin.lanes):
+                return
+            tailed.drained = False
+        self.ensure_open(tailed)
+        self.reassign(tailed, origin)
+        tailed.unread = True
+
+    def shed(self, tailed: TailedFile, lanes: Collection[Lane]) -> None:
+        """Read a file without a target no longer for outputs that are not among these; for none, let it go."""
+        origin = tailed.origin
+        left = tuple(lane for lane in origin.lanes if lane in lanes)
+        if left and len(left) < len(origin.lanes):
+            self.reassign(tailed, Origin(origin.target, origin.chain, left, origin.constants, origin.policy))
+        elif not left:
+            try:
+                self.retire(tailed)
+            except StateError:
+                tailed.drained = True  # it holds nothing open, and a start closes its row
+
     def reassign(self, tailed: TailedFile, origin: Origin) -> None:
         """Go on with an open file for a target that has changed, or for another one."""
         before = [lane.name for lane in tailed.origin.lanes]
@@ -312,7 +339,8 @@ class Registry:
         if tailed.row:
             row = tailed.to_row(gone_ns=self._clock.wall_ns())
             self.checkpoint.update_files([row])
-            self.known.remember(msgspec.structs.replace(row, positions=tailed.positions()))
+            if tailed.all_acked():
+                self.known.remember(msgspec.structs.replace(row, positions=tailed.positions()))
         tailed.closed = True
         self.files.release(tailed)
         self.ended.pop(tailed, None)

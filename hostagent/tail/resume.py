@@ -110,17 +110,19 @@ def close_vanished(registry: Registry, ending: Ending, source: str, outputs: Seq
 
 
 def swap_target(registry: Registry, places: Places, place: Place) -> None:
-    """A target has changed: files it still wants go on under it, others lose their place. A scan finds the new ones."""
+    """A target has changed: its files go on under it, those it wants no more until they are drained.
+
+    A scan finds the new ones.
+    """
     old = places.by_id[place.origin.target.id].origin
     places.remove(place.origin.target.id)
     places.put(place)
     for tailed in registry.all_files():
-        if tailed.origin is not old or tailed.ended:
+        if tailed.origin is not old:
             continue
-        if place.wants(tailed.path) and registry.ensure_open(tailed):
-            registry.reassign(tailed, place.origin)
-        else:
+        if not place.wants(tailed.path):
             registry.lose(tailed)
+        registry.hand_over(tailed, place.origin)
 
 
 def drop_target(registry: Registry, places: Places, target_id: str) -> None:

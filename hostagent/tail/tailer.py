@@ -233,18 +233,22 @@ class TailedFile:
                 self.cursors.append(Cursor(leader.offset, leader.anchor, (lane,)))
             else:
                 # A lane that took another's place begins where that one's acks ended.
-                offset = (self.acked or {}).get(lane.name, 0)
-                self.cursors.append(Cursor(offset, self._anchor_at(offset), (lane,)))
+                self.cursors.append(self._cursor_at((self.acked or {}).get(lane.name, 0), lane))
         self.origin = origin
         self.tags = origin.target.tags
         self.constants = None
         self.suspended = False
         self.merge()
 
-    def _anchor_at(self, offset: int) -> bytes:
-        assert self.content is not None
+    def _cursor_at(self, offset: int, lane: Lane) -> Cursor:
+        """A lane at an offset; at the beginning where the file can't be read now: rather twice than not at all."""
         lead = min(offset, ANCHOR_BYTES)
-        return anchor_of(self.content.read(offset - lead, lead))
+        if lead and self.content is not None:
+            try:
+                return Cursor(offset, anchor_of(self.content.read(offset - lead, lead)), (lane,))
+            except OSError:
+                pass
+        return Cursor(0, NO_ANCHOR, (lane,))
 
     def note_ack(self, lane: str, end: int, now_s: float) -> None:
         """Remember how far an output has acked."""

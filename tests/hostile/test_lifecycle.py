@@ -1,0 +1,84 @@
+"""Starts, stops and kills at the worst moments."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+
+from tests.hostile.scene import Scene, append, numbered
+from tests.support.oracle import Oracle
+from tests.support.waiting import wait_for
+from tests.support.writer import Load, Writer
+
+KILLS = int(os.environ.get("HOSTAGENT_HOSTILE_KILLS", "12"))
+
+
+def test_a_stop_while_the_first_scan_goes_on(scene: Scene) -> None:
+    for number in range(60):
+        folder = scene.logs / f"d{number}"
+        folder.mkdir()
+        for file in range(100):
+            (folder / f"{file}.log").write_text(f"{number} {file}\n")
+    scene.source["include"] = [f"{scene.logs}/*/*.log"]
+    for _ in range(3):
+        scene.agent.start()
+        wait_for((scene.agent.directory / "api.sock").exists, "the agent to be up")
+        assert scene.agent.stop(timeout_s=20) in {0, -signal.SIGTERM}
+        (scene.agent.directory / "api.sock").unlink(missing_ok=True)
+    scene.start()
+    wanted = {f"{number} {file}" for number in range(60) for file in range(100)}
+    scene.wait(lambda: wanted <= set(scene.messages()), "every line")
+    assert len(scene.messages()) == len(wanted)
+
+
+@pytest.mark.parametrize("behaviour", ["refuse", "stall"])
+def test_a_stop_with_the_backend_down_ends_in_time_and_loses_nothing(scene: Scene, behaviour: str) -> None:
+    scene.backend.behave(behaviour)
+    lines = numbered("a", range(3000))
+    append(scene.logs / "a.log", *lines)
+    scene.start()
+    scene.wait(lambda: scene.output_status()["unacked_blocks"] or scene.output_status()["spooled_blocks"], "blocks")
+    began_s = time.monotonic()
+    assert scene.agent.stop(timeout_s=30) == 0
+    took_s = time.monotonic() - began_s
+    assert took_s < 2 + 10, f"stop_timeout is 2s, it took {took_s:.1f} s"
+    scene.backend.behave()
+    scene.start()
+    scene.expect(*lines)
+
+
+def test_signals_in_a_row_change_nothing(scene: Scene) -> None:
+    append(scene.logs / "a.log", "one")
+    scene.start()
+    for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGIO, signal.SIGHUP):
+        scene.agent.signal(number)
+    append(scene.logs / "a.log", "two")
+    scene.expect("one", "two")
+    scene.agent.signal(signal.SIGTERM)
+    scene.agent.signal(signal.SIGINT)
+    assert scene.agent.stop() == 0
+
+
+def test_kill_9_at_any_moment_under_load_with_rotation(scene: Scene) -> None:
+    rng = random.Random(11)
+    oracle = Oracle()
+    scene.source["include"] = [f"{scene.logs}/*.log*"]
+    scene.source["exclude"] = ["*.gz"]
+    rotations = ("rename", "copytruncate", "rename_late_reopen", "hard_link")
+    load = Load(str(scene.logs), streams=4, bytes_per_s=400_000, storm_per_s=4, rotations=rotations, seed=5)
+    with Writer(load) as writer:
+        for _ in range(KILLS):
+            scene.agent.start()
+            seen = scene.backend.stats()["requests"]
+            enough = seen + rng.randrange(0, 10)
+            if rng.random() < 0.3:
+                scene.backend.behave("stored_then_reset", times=1)
+            wait_for(lambda enough=enough: scene.backend.stats()["requests"] >= enough, "requests")  # type: ignore[misc]
+            scene.kill()
+        scene.backend.behave()
+        scene.start()
+        written = writer.stop()
+    scene.expect_all(oracle, written, timeout_s=60)
+    assert scene.backend.stats()["violation"] == 0

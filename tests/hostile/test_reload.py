@@ -1,0 +1,203 @@
+"""The configuration changes under load: nothing is lost, and nothing repeated but what a changed output was sending."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.scene import Scene, append, numbered
+from tests.support.backend import Backend
+from tests.support.oracle import Oracle
+from tests.support.waiting import wait_for
+from tests.support.writer import Load, Writer
+
+
+def put(scene: Scene) -> None:
+    """Write the scene's configuration for the running agent."""
+    fresh = scene.agent.config_path.with_suffix(".new")
+    fresh.write_text(json.dumps({**scene.agent.config, **scene.config}, indent=1))
+    fresh.rename(scene.agent.config_path)
+
+
+def change(scene: Scene) -> None:
+    """The same, and wait until it is in force."""
+    told = scene.agent.log.read_text().count("is in force")
+    put(scene)
+    scene.wait(lambda: scene.agent.log.read_text().count("is in force") > told, "the new configuration")
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Iterator[Backend]:
+    with Backend(tmp_path / "second") as backend:
+        yield backend
+
+
+def messages_of(backend: Backend, into: Counter[str]) -> Counter[str]:
+    for arrival in backend.new_arrivals():
+        into.update(record["message"] for record in arrival.records())
+    return into
+
+
+def load(scene: Scene) -> Load:
+    return Load(str(scene.logs), streams=3, bytes_per_s=500_000, storm_per_s=2, rotations=("rename",), seed=9)
+
+
+def test_a_source_changes_under_load(scene: Scene) -> None:
+    oracle = Oracle()
+    scene.start()
+    with Writer(load(scene)) as writer:
+        for number in range(4):
+            scene.source["fields"] = {"turn": number}
+            put(scene)
+            turns: set[int] = set()
+
+            def in_force(number: int = number, turns: set[int] = turns) -> bool:
+                for arrival in scene.backend.new_arrivals():
+                    turns.update(record.get("turn", -1) for record in arrival.records())
+                    oracle.take([arrival])
+                return number in turns
+
+            scene.wait(in_force, "records of the changed source")
+        written = writer.stop()
+    scene.expect_all(oracle, written)
+
+
+def test_a_source_goes_and_comes_back_under_load(scene: Scene) -> None:
+    oracle = Oracle()
+    app = scene.source
+    scene.start()
+    with Writer(load(scene)) as writer:
+        scene.wait(lambda: scene.backend.stats()["stored"] > 3, "deliveries")
+        writer.order("change", load={"storm_per_s": 0.0})
+        writer.order("pause")
+        # What is rotated while nobody follows it is nobody's.
+        scene.config["sources"] = {"other": {"type": "file", "include": [f"{scene.directory}/nothing/*.log"]}}
+        change(scene)
+        writer.order("resume")
+        scene.config["sources"] = {"app": app}
+        change(scene)
+        writer.order("change", load={"storm_per_s": 2.0})
+        seen = scene.backend.stats()["stored"]
+        scene.wait(lambda: scene.backend.stats()["stored"] > seen + 2, "deliveries")
+        written = writer.stop()
+    scene.expect_all(oracle, written)
+
+
+def test_an_output_moves_to_another_backend_under_load(scene: Scene, second: Backend) -> None:
+    scene.start()
+    with Writer(load(scene)) as writer:
+        scene.wait(lambda: scene.backend.stats()["stored"] > 3, "deliveries")
+        scene.config["outputs"]["main"]["url"] = second.url()
+        change(scene)
+        scene.wait(lambda: second.stats()["stored"] > 3, "deliveries to the second")
+        written = writer.stop()
+    first_oracle, second_oracle = Oracle(), Oracle()
+
+    def complete() -> bool:
+        first_oracle.take(scene.backend.new_arrivals())
+        second_oracle.take(second.new_arrivals())
+        return all(
+            first_oracle.has(name, range(seq, seq + 1)) or second_oracle.has(name, range(seq, seq + 1))
+            for name, count in written.items()
+            for seq in range(count)
+        )
+
+    wait_for(complete, "every line at one of the two", so_far=scene.agent.tail)
+    both = sum(
+        first_oracle.has(name, range(seq, seq + 1)) and second_oracle.has(name, range(seq, seq + 1))
+        for name, count in written.items()
+        for seq in range(count)
+    )
+    assert both == 0, f"{both} lines went to both, though the first backend answered all it was sent"
+    assert first_oracle.twice == second_oracle.twice == 0
+
+
+def test_an_output_that_was_down_moves_with_everything_it_had_not_sent(scene: Scene, second: Backend) -> None:
+    """Also from files that were rotated away meanwhile and have no wanted name any more."""
+    scene.backend.behave("refuse")
+    scene.config["outputs"]["main"]["spool"] = {"max_bytes": 0}
+    path = scene.logs / "a.log"
+    first, rest = numbered("first", range(2000)), numbered("second", range(2000))
+    append(path, *first)
+    scene.start()
+    scene.wait(lambda: scene.output_status()["unacked_blocks"] > 0, "blocks that can't go")
+    path.rename(scene.logs / "a.log.1")
+    append(path, *rest)
+    scene.wait(lambda: {"idle", "draining"} & {file["state"] for file in scene.files()}, "the rotation to be seen")
+    scene.config["outputs"]["main"]["url"] = second.url()
+    change(scene)
+    got: Counter[str] = Counter()
+    wanted = Counter([*first, *rest])
+    wait_for(lambda: messages_of(second, got) >= wanted, "every line", so_far=lambda: f"{sum(got.values())} of 4000")
+    assert got == wanted
+
+
+def test_an_output_is_added_and_removed(scene: Scene, second: Backend) -> None:
+    before = numbered("before", range(50))
+    append(scene.logs / "a.log", *before)
+    scene.start()
+    scene.expect(*before)
+    scene.config["outputs"]["more"] = {**scene.output(), "url": second.url()}
+    change(scene)
+    append(scene.logs / "a.log", "during")
+    scene.expect(*before, "during")
+    got: Counter[str] = Counter()
+    wait_for(lambda: messages_of(second, got)["during"], "the second output", so_far=scene.agent.tail)
+    del scene.config["outputs"]["more"]
+    change(scene)
+    append(scene.logs / "a.log", "after")
+    scene.expect(*before, "during", "after")
+    scene.restart()
+    append(scene.logs / "a.log", "at last")
+    scene.expect(*before, "during", "after", "at last")
+    assert messages_of(second, got) == Counter([*before, "during"])
+
+
+def test_a_hanging_output_is_replaced(scene: Scene, second: Backend) -> None:
+    scene.backend.behave("stall")
+    append(scene.logs / "a.log", "one")
+    scene.config["outputs"]["main"]["timeout"] = "3s"
+    scene.start()
+    scene.wait(lambda: scene.backend.stats()["refused"] >= 1, "a request that hangs")
+    scene.config["outputs"]["main"]["url"] = second.url()
+    change(scene)
+    append(scene.logs / "a.log", "two")
+    got: Counter[str] = Counter()
+    wait_for(lambda: messages_of(second, got) >= Counter(["one", "two"]), "both lines", so_far=scene.agent.tail)
+    assert got == Counter(["one", "two"])
+
+
+@pytest.mark.parametrize("broken", ["{", "sources: {app: {type: fil}}", "\x00\xff", "", "gone"])
+def test_a_broken_configuration_changes_nothing_and_is_told(scene: Scene, broken: str) -> None:
+    append(scene.logs / "a.log", "one")
+    scene.start()
+    path = scene.agent.config_path
+    if broken == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(broken.encode("latin-1"))
+    scene.wait(lambda: str(path) in scene.notices(), "the notice")
+    append(scene.logs / "a.log", "two")
+    scene.expect("one", "two")
+    assert scene.agent.get("/healthz")[0] == 200
+    scene.source["fields"] = {"corrected": True}
+    change(scene)
+    append(scene.logs / "a.log", "three")
+    scene.expect("one", "two", "three")
+    assert str(path) not in scene.notices()
+
+
+def test_an_output_that_can_not_be_built_stops_no_other(scene: Scene) -> None:
+    append(scene.logs / "a.log", "one")
+    scene.start()
+    scene.expect("one")
+    state = Path(scene.agent.config["data_dir"])
+    (state / "spool").mkdir(exist_ok=True)
+    (state / "spool" / "more").write_text("a file stands where the spool's directory should be")
+    scene.config["outputs"]["more"] = {**scene.output(), "url": scene.backend.url("/more")}
+    put(scene)
+    scene.wait(lambda: "more" in scene.agent.get("/status")[1], "the change to show")
+    append(scene.logs / "a.log", "two")
+    scene.wait(lambda: "two" in scene.messages(), "the output beside it")
