@@ -49,6 +49,7 @@ class Sightings:
         self._rescan_at_s = clock.monotonic_s() + rescan_interval_s
         self._moving: dict[int, Departure] = {}
         self._arrived: dict[str, Departure] = {}
+        self._passing: dict[str, Departure] = {}
         self._left: dict[str, TailedFile] = {}
         self._stale: set[str] = set()
 
@@ -58,12 +59,21 @@ class Sightings:
         """Let events change the picture."""
         ready: list[TailedFile] = []
         earlier, self._moving = self._moving, {}
+        told = False
         for event in events:
+            told = True
             tailed = self._apply(event, earlier)
             if tailed is not None:
                 ready.append(tailed)
+        if not told:
+            self._passing.clear()
         for path, departure in self._arrived.items():
-            ready.extend(self._settle(path, departure))
+            settled = self._settle(path, departure)
+            if settled is None:
+                # It has moved on already; the event that tells where to is next in the queue.
+                self._passing[path] = departure
+            else:
+                ready.extend(settled)
         self._arrived.clear()
         # Whoever left in the turn before and has not arrived by now went where nobody watches.
         for departure in earlier.values():
@@ -103,7 +113,7 @@ class Sightings:
         self._copies.gone(path)
         self._registry.refused.discard(path)
         tailed = self._registry.unbind(path)
-        before = self._arrived.pop(path, None)
+        before = self._arrived.pop(path, None) or self._passing.pop(path, None)
         if event.kind is Kind.DELETED:
             if tailed is not None and tailed.path == path:
                 self._registry.lose_path(tailed)
@@ -133,12 +143,15 @@ class Sightings:
             self._registry.lose(tailed)
         return tailed
 
-    def _settle(self, path: str, departure: Departure) -> list[TailedFile]:
-        """See whose name it is that something was moved to: a fast rotation may have been through it twice."""
+    def _settle(self, path: str, departure: Departure) -> list[TailedFile] | None:
+        """See whose name it is that something was moved to: a fast rotation may have been through it twice.
+
+        None if nothing is there.
+        """
         origin = departure.origin or (departure.tailed.origin if departure.tailed is not None else None)
         opened = self._registry.open(origin, path) if origin is not None else None
         if opened is None or origin is None:
-            return []
+            return None
         bound = self._registry.by_path.get(path)
         known = self._registry.by_identity.get(opened.status.id)
         if known is not None:
