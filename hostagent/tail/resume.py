@@ -69,6 +69,7 @@ def open_target(registry: Registry, places: Places, ending: Ending, place: Place
         known_file = registry.by_identity.get(identity)
         if known_file is not None:
             registry.alias(known_file, path, origin)
+            files.append(known_file)  # what was written while nobody wanted it had its events already
     for tailed in files:
         real = registry.real_path(tailed)
         if real is not None:
