@@ -281,7 +281,7 @@ class Reader:
         """Read one chunk for each of the file's cursors; queue the file again if there is more."""
         if tailed.closed or tailed.suspended or not tailed.row or self._ending.holds_back(tailed):
             return False
-        if not self._registry.ensure_open(tailed):
+        if not self._registry.ensure_open(tailed) or self._registry.turned_out_stored(tailed):
             return False
         busy = more = left = False
         try:

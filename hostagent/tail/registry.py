@@ -76,11 +76,33 @@ class Registry:
             return None
         if storage != PLAIN:
             opened.content.close()
-            hint = "a compressed file is only read on from where its plain file was left; exclude it to silence this"
-            self.refused.add(path, f"is stored as {storage} and not read as a log", hint)
+            self._refuse_stored(path, storage)
             return None
         self.refused.discard(path)
         return opened
+
+    def _refuse_stored(self, path: str, storage: str) -> None:
+        hint = "a compressed file is only read on from where its plain file was left; exclude it to silence this"
+        self.refused.add(path, f"is stored as {storage} and not read as a log", hint)
+
+    def turned_out_stored(self, tailed: TailedFile) -> bool:
+        """Whether a file that was empty when it was found is no log but a compressed one; then it is let go.
+
+        Whoever compresses makes the file first and fills it then.
+        """
+        if tailed.head or tailed.storage != PLAIN or tailed.content is None:
+            return False
+        try:
+            storage = self.files.storage_of(os.path.basename(tailed.path), tailed.content)
+            if storage == PLAIN:
+                return False
+            self.retire(tailed)
+        except OSError:
+            return False  # the read that comes next tells
+        except StateError:
+            return True  # it is found out again
+        self._refuse_stored(tailed.path, storage)
+        return True
 
     def ensure_open(self, tailed: TailedFile) -> bool:
         """Have the file open for reading; a file that isn't behind its path any more loses its place."""

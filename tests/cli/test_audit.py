@@ -1,5 +1,6 @@
 """`audit` finds every byte, beside a running agent and after it died, and says so when one can't be found."""
 
+import gzip
 import json
 import os
 import sqlite3
@@ -210,6 +211,22 @@ def test_a_missing_segment_is_open_until_the_ledger_has_it(agent: Agent, backend
     agent.wait_ready()
     report = audit(agent)
     assert [(one["source"], one["unsized_losses"]) for one in report["sources"] if one["unsized_losses"]] == [("", 1)]
+
+
+def test_a_compressed_file_that_was_empty_when_it_was_found_is_no_log(
+    agent: Agent, backend: Backend, logs: Path
+) -> None:
+    """As gzip does it: the file is made, then filled."""
+    agent.config["sources"]["app"]["include"] = [f"{logs}/*"]
+    compressed = logs / "a.log.1.gz"
+    compressed.touch()
+    agent.start()
+    settled(agent, "main")
+    compressed.write_bytes(gzip.compress(os.urandom(4000).hex("\n").encode()))
+    (logs / "b.log").write_text(LINE)
+    settled(agent, "main", written=32, delivered=32)
+    wait_for(lambda: "stored as gzip" in agent.call("status").stdout, "it to be refused", so_far=agent.tail)
+    assert [record["message"] for one in backend.new_arrivals() for record in one.records()] == [LINE.strip()]
 
 
 def test_what_an_output_need_not_have_is_skipped(agent: Agent, logs: Path) -> None:
