@@ -122,7 +122,7 @@ def _print(report: AuditReport, each_file: bool) -> None:
         files = [(file.path, str(file.generation), file.output, *_row(file.account)) for file in report.files]
         show.table(titles, files)
     word = "every byte is accounted for" if report.balanced else "NOT every byte is accounted for"
-    by = "beside the running agent" if report.running else "no agent answers"
+    by = "beside the running agent" if report.running else "no agent is running"
     click.echo(f"{click.style(word, fg='green' if report.balanced else 'red', bold=True)} ({by})")
 
 

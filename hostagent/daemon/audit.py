@@ -21,6 +21,7 @@ from hostagent.hookspecs import Tailer
 from hostagent.observe.report import FileReport
 from hostagent.state.books import Books, read_books
 from hostagent.state.letters import letter_boxes, read_entries
+from hostagent.state.lock import holder_of
 from hostagent.state.positions import Progress
 from hostagent.state.reading import list_blocks, spools, strange_in
 from hostagent.state.reckoning import Account, Span, reckon
@@ -79,6 +80,14 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     troubles: tuple[Trouble, ...]
 
 
+_DEAF = Trouble(
+    subject="agent",
+    message="runs and does not answer: deleted files that it holds open are not seen",
+    hint="wait until it has started; see its log; use sudo, or name its socket with --api",
+    open=False,
+)
+
+
 class _Kept(NamedTuple):
     """What lies beside the database, by file and output: spooled ranges, bytes in dead letters, their sources."""
 
@@ -115,10 +124,13 @@ def _audit(data_dir: Path, tailers: Mapping[str, Tailer], ask: Ask) -> AuditRepo
         return answers[0]
 
     standing = Standing(books.files, tailers, ask_once)
-    running = ask_once() is not None
-    files, troubles = _files(books, kept, standing, running=running)
+    answers_now = ask_once() is not None
+    running = answers_now or holder_of(data_dir) is not None
+    files, troubles = _files(books, kept, standing, running=answers_now)
     sources = _sources(books, kept, files)
     troubles = [*kept.troubles, *troubles]
+    if running and not answers_now:
+        troubles.append(_DEAF)
     unaccounted = sum(one.account.unaccounted for one in sources)
     return AuditReport(
         balanced=not unaccounted and not any(trouble.open for trouble in troubles),

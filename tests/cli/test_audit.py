@@ -99,7 +99,7 @@ def test_all_is_delivered_while_the_agent_runs_and_after(agent: Agent, logs: Pat
     assert headings(audit(agent), "main") == done
     assert sorted(os.listdir(agent.directory / "state")) == before, "looking leaves nothing behind"
     text = agent.call("audit", "--files").stdout
-    assert "every byte is accounted for (no agent answers)" in text
+    assert "every byte is accounted for (no agent is running)" in text
     assert f"{logs}/b.log" in text
 
 
@@ -297,6 +297,15 @@ def test_a_killed_agents_state_can_be_audited_on_a_disk_that_takes_no_writes(
         assert (run.returncode, run.stderr) == (0, "")
     finally:
         subprocess.run(["umount", "--lazy", str(state)], check=True)
+
+
+def test_an_agent_that_does_not_answer_is_told(agent: Agent, logs: Path) -> None:
+    (logs / "a.log").write_text(LINE)
+    agent.start()
+    settled(agent, "main", written=32, delivered=32)
+    report = audit(agent, "--api", f"unix:{agent.directory}/other.sock")
+    assert report["running"] is True
+    assert [one["subject"] for one in report["troubles"]] == ["agent"]
 
 
 def test_a_database_of_another_version_is_told(agent: Agent, logs: Path) -> None:
