@@ -154,12 +154,16 @@ class Block(msgspec.Struct, frozen=True):
     `id` is a hash of the ranges and chains; `observed_ns` is the wall time the block was opened and stands for
     "observed at" wherever a record has no time of its own. Both are kept with the in-flight row, so the block cut
     again after a crash has the same bytes under the same id.
+
+    If a file is gone by then, the other parts are cut again without it, and `indexes` says which of the block's records
+    these are (None: all, in order). The id stays, since a backend that knows it has all of them.
     """
 
     id: str
     output: str
     observed_ns: int
     parts: tuple[Part, ...]
+    indexes: Sequence[int] | None = None
 
     @property
     def records(self) -> int:
@@ -180,8 +184,9 @@ class Block(msgspec.Struct, frozen=True):
 class Delivery(msgspec.Struct, frozen=True):
     """A block as an output sees it: one body, compressed once, retried unchanged under the same id.
 
-    A block that was too large or partly refused comes in pieces. `block` is then the id of the whole, and `indexes`
-    says which of its records these are (None: all, in order), so that both together name a record however it is sent.
+    A block that was too large or partly refused comes in pieces, and one whose files are partly gone after a crash
+    without some of its records. `block` is the id of the whole, and `indexes` says which of its records these are
+    (None: all, in order), so that both together name a record however it is sent.
     """
 
     id: str
@@ -192,6 +197,11 @@ class Delivery(msgspec.Struct, frozen=True):
     observed_ns: int
     block: str = ""
     indexes: Sequence[int] | None = None
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether more records may have been sent under this id before a crash; those left are the same bytes."""
+        return self.indexes is not None and self.id == self.block
 
 
 class Outcome(StrEnum):

@@ -212,7 +212,7 @@ class Daemon:
         until_s = self._clock.monotonic_s() + LISTING_S
         while not self.finding.all_listed() and self._clock.monotonic_s() < until_s and not self._stop.is_set():
             self.reader.prepare()
-        resume_inflight(self.registry, self.checkpoint, self._lanes())
+        resume_inflight(self.registry, self.checkpoint, self._lanes(), self._clock, self._stop)
         self.health.set_ready()
         self.notifier.ready(f"following {len(self.registry.all_files())} files")
         if once:

@@ -26,6 +26,7 @@ def delivery_of(block: Block, encoder: Encoder, compressor: Compressor) -> Deliv
         records=block.records,
         observed_ns=block.observed_ns,
         block=block.id,
+        indexes=block.indexes,
     )
 
 
@@ -47,7 +48,7 @@ def delivery_of_records(
 def without_payload(block: Block) -> Block:
     """A block that still says what it covered, but no longer holds the memory."""
     parts = tuple(Part(part.ranges, part.chain, part.source, b"", part.records, part.raw_bytes) for part in block.parts)
-    return Block(block.id, block.output, block.observed_ns, parts)
+    return Block(block.id, block.output, block.observed_ns, parts, block.indexes)
 
 
 def records_of(delivery: Delivery, encoder: Encoder) -> list[bytes]:
@@ -56,35 +57,30 @@ def records_of(delivery: Delivery, encoder: Encoder) -> list[bytes]:
 
 
 def halves(delivery: Delivery, encoder: Encoder, compressor: Compressor) -> tuple[Delivery, ...]:
-    """The two halves of a delivery under `<id>.0` and `<id>.1`; the delivery alone when it is a single record."""
+    """The two halves of a delivery; the delivery alone when it is a single record."""
     records = records_of(delivery, encoder)
     if len(records) < 2:
         return (delivery,)
     middle = (len(records) + 1) // 2
-    indexes = range(len(records)) if delivery.indexes is None else delivery.indexes
-    return tuple(
-        msgspec.structs.replace(
-            delivery,
-            id=f"{delivery.id}.{number}",
-            body=compressor.compress(encoder.join(records[cut])),
-            compression=compressor.name,
-            records=len(records[cut]),
-            indexes=indexes[cut],
-        )
-        for number, cut in enumerate((slice(0, middle), slice(middle, None)))
-    )
+    every = range(len(records))
+    return tuple(_piece(delivery, records, which, encoder, compressor) for which in (every[:middle], every[middle:]))
 
 
 def rest(delivery: Delivery, retry: Sequence[int], encoder: Encoder, compressor: Compressor) -> Delivery:
-    """The records of a delivery that the backend asked for again, under an id that names exactly those."""
-    records = records_of(delivery, encoder)
-    every = range(len(records)) if delivery.indexes is None else delivery.indexes
-    indexes = tuple(every[index] for index in retry)
-    digest = hashlib.blake2b(",".join(map(str, indexes)).encode(), digest_size=6).hexdigest()
+    """The records of a delivery that the backend asked for again."""
+    return _piece(delivery, records_of(delivery, encoder), retry, encoder, compressor)
+
+
+def _piece(
+    delivery: Delivery, records: list[bytes], which: Sequence[int], encoder: Encoder, compressor: Compressor
+) -> Delivery:
+    """Some records of a delivery, under an id that names exactly those: `<block>.r<hash of their indexes>`."""
+    indexes = tuple(which) if delivery.indexes is None else tuple(delivery.indexes[index] for index in which)
+    digest = hashlib.blake2b(",".join(map(str, indexes)).encode(), digest_size=8).hexdigest()
     return msgspec.structs.replace(
         delivery,
         id=f"{delivery.block}.r{digest}",
-        body=compressor.compress(encoder.join([records[index] for index in retry])),
+        body=compressor.compress(encoder.join([records[index] for index in which])),
         compression=compressor.name,
         records=len(indexes),
         indexes=indexes,

@@ -79,6 +79,7 @@ class Transfer:
         self.gone = False
         self._block = ""
         self._pieces: deque[Delivery] = deque()
+        self._whole: Delivery | None = None
         self._origin: Callable[[], Sequence[LetterPart]] = tuple
 
     def deliver(self, delivery: Delivery, origin: Callable[[], Sequence[LetterPart]] = tuple) -> None:
@@ -87,6 +88,7 @@ class Transfer:
         `origin` tells where its records came from, and is only asked when some are refused.
         """
         self._origin = origin
+        self._whole = delivery
         if self._block != delivery.block or not self._pieces:
             self._block = delivery.block
             self._pieces = deque((delivery,))
@@ -155,8 +157,7 @@ class Transfer:
         self._keep(piece, letters, range(len(letters)))
 
     def _keep(self, piece: Delivery, letters: list[tuple[bytes, str]], indexes: Sequence[int]) -> None:
-        whole = indexes if piece.indexes is None else [piece.indexes[index] for index in indexes]
-        parts = parts_of_records(self._origin(), whole)
+        parts = parts_of_records(self._origin(), self._places(piece, indexes))
         while True:
             try:
                 self._dead_letters.put(output=self._name, delivery=piece, letters=letters, parts=parts)
@@ -166,3 +167,11 @@ class Transfer:
                 self._watch.pause(self._backoff.next_s())
         self._counters.dead_letters += len(letters)
         log.warning("output %s: %d records refused for good: %s", self._name, len(letters), letters[0][1])
+
+    def _places(self, piece: Delivery, indexes: Sequence[int]) -> Sequence[int]:
+        """Where records of a piece stand in the delivery that it is a piece of."""
+        named = indexes if piece.indexes is None else [piece.indexes[index] for index in indexes]
+        if self._whole is None or self._whole.indexes is None:
+            return named
+        places = {index: place for place, index in enumerate(self._whole.indexes)}
+        return [places[index] for index in named]

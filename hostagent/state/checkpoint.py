@@ -169,6 +169,15 @@ class Checkpoint:
         with self._lock:
             self._write(lambda connection: connection.executemany("DELETE FROM inflight WHERE id = ?", values))
 
+    def narrow_inflight(self, blocks: Iterable[InflightBlock]) -> None:
+        """Take out of blocks what can't be cut again, before the rest is sent under their ids.
+
+        Such a part keeps its number of records and has no ranges, or a file that comes back would be taken for sent.
+        """
+        values = [(_encode_parts(block.parts), block.id) for block in blocks]
+        with self._lock:
+            self._write(lambda connection: connection.executemany("UPDATE inflight SET parts = ? WHERE id = ?", values))
+
     def set_positions(self, starts: Iterable[positions.Start], dropped: Iterable[tuple[int, str]] = ()) -> None:
         """Put (file, output, offset, anchor) as given, forward or back; `dropped` (file, output) get no more."""
         values, gone = list(starts), list(dropped)

@@ -1,15 +1,21 @@
 """Where reading goes on: a target's files put where the checkpoint has them, and blocks in flight cut again.
 
 Runs in the reader's thread when a target is first seen, and once for the blocks that were in flight when the agent last
-stopped. A block is cut again only if every one of its ranges is still there, byte for byte; then it has its old id.
+stopped. A block is cut again from those of its parts that are still there, byte for byte, and keeps its id: if the
+backend has stored it, none of it may come a second time.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import msgspec
+
+from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.model import Block, FileId, Part, Range
 from hostagent.state.checkpoint import Checkpoint
@@ -31,6 +37,9 @@ log = logging.getLogger(__name__)
 
 LINE_START_BYTES = 64 * 1024
 """How far back from a file's end `start_at: end` looks for the beginning of the last line."""
+
+
+RETRY_S = 1.0
 
 
 class _GoneError(Exception):
@@ -208,37 +217,65 @@ def _close_lost(
         log.warning("rows of vanished files can't be closed now, the next start does it: %s", error)
 
 
-def resume_inflight(registry: Registry, checkpoint: Checkpoint, lanes: tuple[Lane, ...]) -> None:
-    """Cut the blocks that were in flight again and queue them, before anything new is read."""
-    for lane in lanes:
-        dropped = []
-        for inflight in checkpoint.inflight(lane.name):
-            try:
-                block = _cut_again(registry, lane, inflight)
-            except _GoneError as error:
-                dropped.append(inflight.id)
-                log.warning(
-                    "output %s: block %s was in flight and can't be cut again (%s); what is left of it is sent anew",
-                    lane.name,
-                    inflight.id,
-                    error,
-                )
-                continue
-            for part in block.parts:
-                for span in part.ranges:
-                    _move(registry.by_row[span.file], lane, span)
-            lane.offer_resumed(block)
-        if dropped:
-            checkpoint.drop_inflight(dropped)
+def resume_inflight(
+    registry: Registry, checkpoint: Checkpoint, lanes: tuple[Lane, ...], clock: Clock, stop: threading.Event
+) -> None:
+    """Cut the blocks that were in flight again and queue them, before anything new is read.
+
+    What is no longer claimed must be stored before anything is sent, so this waits for a disk that can't be written;
+    a stop ends that with nothing queued.
+    """
+    cut = [
+        (lane, _cut_again(registry, lane, inflight)) for lane in lanes for inflight in checkpoint.inflight(lane.name)
+    ]
+    narrowed = [again.row for _, again in cut if again.block.indexes is not None]
+    while narrowed:
+        try:
+            checkpoint.narrow_inflight(row for row in narrowed)
+            checkpoint.drop_inflight(again.block.id for _, again in cut if not again.block.parts)
+            break
+        except StateError as error:
+            log.warning("blocks that were in flight wait: %s", error)
+            if clock.wait(stop, RETRY_S):
+                return
+    for lane, again in cut:
+        if again.block.parts:
+            lane.offer_resumed(again.block)
 
 
-def _cut_again(registry: Registry, lane: Lane, inflight: InflightBlock) -> Block:
-    reached: dict[int, int] = {}
-    parts = tuple(_part_again(registry, lane, part, inflight.observed_ns, reached) for part in inflight.parts)
-    return Block(id=inflight.id, output=inflight.output, observed_ns=inflight.observed_ns, parts=parts)
+class _Again(NamedTuple):
+    """A block cut again, and its row as it is to be from now on."""
+
+    block: Block
+    row: InflightBlock
 
 
-def _part_again(registry: Registry, lane: Lane, part: InflightPart, observed_ns: int, reached: dict[int, int]) -> Part:
+def _cut_again(registry: Registry, lane: Lane, inflight: InflightBlock) -> _Again:
+    """The block without the parts that are gone; what those covered is read anew or was ledgered with its file."""
+    parts: list[Part] = []
+    rows: list[InflightPart] = []
+    indexes: list[int] = []
+    first = 0
+    for row in inflight.parts:
+        try:
+            part = _part_again(registry, lane, row, inflight.observed_ns)
+        except _GoneError as error:
+            rows.append(row._replace(ranges=()))
+            log.warning(
+                "output %s: a part of block %s was in flight and can't be cut again: %s", lane.name, inflight.id, error
+            )
+        else:
+            parts.append(part)
+            rows.append(row)
+            indexes += range(first, first + part.records)
+        first += row.records
+    kept = None if len(parts) == len(inflight.parts) else tuple(indexes)
+    block = Block(inflight.id, inflight.output, inflight.observed_ns, tuple(parts), kept)
+    return _Again(block, msgspec.structs.replace(inflight, parts=tuple(rows)))
+
+
+def _part_again(registry: Registry, lane: Lane, part: InflightPart, observed_ns: int) -> Part:
+    """A part as it was, and the output's cursors behind it."""
     pieces = []
     tailed: TailedFile | None = None
     for span in part.ranges:
@@ -246,10 +283,9 @@ def _part_again(registry: Registry, lane: Lane, part: InflightPart, observed_ns:
         if tailed is None:
             raise _GoneError(f"file {span.file} is gone")
         cursor = _cursor_of(tailed, lane)
-        if cursor is None or reached.get(span.file, cursor.offset) != span.start:
-            raise _GoneError(f"{tailed.path} does not stand where the block began")
+        if cursor is None or cursor.offset != span.start:
+            raise _GoneError(f"{tailed.path} does not stand where the part begins")
         pieces.append(_bytes_again(registry, tailed, span))
-        reached[span.file] = span.end
     if tailed is None:
         raise _GoneError("it has no ranges")
     # Where a record runs across a rotation, the part is the newer file's.
@@ -262,14 +298,9 @@ def _part_again(registry: Registry, lane: Lane, part: InflightPart, observed_ns:
     except Exception as error:
         # A plugin has come to fail on them. The file is told of when it is read; the agent must start all the same.
         raise _GoneError(f"{type(error).__name__} while processing {tailed.path}: {error}") from error
-    return Part(
-        ranges=part.ranges,
-        chain=part.chain,
-        source=part.source,
-        payload=payload,
-        records=records,
-        raw_bytes=len(data),
-    )
+    for span in part.ranges:
+        _move(registry.by_row[span.file], lane, span)
+    return Part(part.ranges, part.chain, part.source, payload, records, raw_bytes=len(data))
 
 
 def _bytes_again(registry: Registry, tailed: TailedFile, span: Range) -> bytes:

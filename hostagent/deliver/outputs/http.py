@@ -113,10 +113,12 @@ class HttpOutput:
 
     def _head(self, path: str, delivery: Delivery, credentials: str) -> bytes:
         encoding = "" if delivery.compression == "none" else f"Content-Encoding: {delivery.compression}\r\n"
+        # Under this id more records may have been sent before: a backend that has stored those has all of them.
+        incomplete = "Hostagent-Incomplete: true\r\n" if delivery.incomplete else ""
         return (
             f"POST {path} HTTP/1.1\r\nHost: {self._url.netloc}\r\nUser-Agent: hostagent/{__version__}\r\n"
             f"Content-Type: {delivery.content_type}\r\n{encoding}Content-Length: {len(delivery.body)}\r\n"
-            f"Idempotency-Key: {delivery.id}\r\n{credentials}{self._fixed}\r\n"
+            f"Idempotency-Key: {delivery.id}\r\n{incomplete}{credentials}{self._fixed}\r\n"
         ).encode("latin-1")
 
     def _credentials(self) -> tuple[str, str]:
