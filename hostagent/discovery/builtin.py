@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hostagent.discovery.container_targets import ContainersOptions
+from hostagent.discovery.containers.options import ContainersOptions
 from hostagent.discovery.files import FilesOptions, build_files
 from hostagent.hookspecs import Component, Discovery, Wiring, hookimpl
 
@@ -22,6 +22,6 @@ def hostagent_register_discoveries() -> Mapping[str, Component[Discovery]]:
 
 
 def _build_containers(options: ContainersOptions, wiring: Wiring) -> Discovery:
-    from hostagent.discovery.containers import build_containers
+    from hostagent.discovery.containers.source import build_containers
 
     return build_containers(options, wiring)

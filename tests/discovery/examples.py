@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hostagent.discovery.container import Container, ContainerState, Pod
+from hostagent.discovery.runtime.container import Container, ContainerState, Pod
 
 
 def container(

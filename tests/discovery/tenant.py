@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hostagent.discovery.container import Container, Mount
-from hostagent.discovery.container_targets import ContainersOptions, ContainerTargets, Outcome
+from hostagent.discovery.containers.options import ContainersOptions
+from hostagent.discovery.containers.targets import ContainerTargets, Outcome
+from hostagent.discovery.runtime.container import Container, Mount
 from hostagent.tail.beneath import OpenError, beneath
 from hostagent.tail.paths import compile_selection, join, open_beneath, scan
 from tests.discovery.examples import container

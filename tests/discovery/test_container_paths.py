@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hostagent.discovery.container import Mount
-from hostagent.discovery.container_paths import ContainerFiles, upper_shows_writes
+from hostagent.discovery.containers.paths import ContainerFiles, upper_shows_writes
+from hostagent.discovery.runtime.container import Mount
 from tests.discovery.examples import container
 from tests.discovery.tenant import Tenant
 

@@ -12,10 +12,11 @@ import pytest
 
 from hostagent.clock import Clock
 from hostagent.config.load import load_config
-from hostagent.discovery.container import Container, ContainerChange, ContainerState, Mount, Pod
-from hostagent.discovery.container_targets import ContainersOptions, ContainerTargets
-from hostagent.discovery.containers import ContainersDiscovery
-from hostagent.discovery.left_logs import LeftLogs
+from hostagent.discovery.containers.left_logs import LeftLogs
+from hostagent.discovery.containers.options import ContainersOptions
+from hostagent.discovery.containers.source import ContainersDiscovery
+from hostagent.discovery.containers.targets import ContainerTargets
+from hostagent.discovery.runtime.container import Container, ContainerChange, ContainerState, Mount, Pod
 from hostagent.errors import ConfigError
 from hostagent.hookspecs import Notice
 from hostagent.model import Target, TargetChange

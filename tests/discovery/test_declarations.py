@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.discovery.annotation import ANNOTATION
-from hostagent.discovery.declarations import (
+from hostagent.discovery.declarations.annotation import ANNOTATION
+from hostagent.discovery.declarations.judge import (
     MOST_DECLARATIONS,
     MOST_PROBLEMS,
     Declaration,

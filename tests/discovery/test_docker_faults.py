@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from hostagent.clock import Clock
-from hostagent.discovery.docker_api import DockerApi
-from hostagent.discovery.follow import Follower, RuntimeFaultError
-from hostagent.discovery.runtimes import docker_runtime
+from hostagent.discovery.containers.chosen_runtimes import docker_runtime
+from hostagent.discovery.docker.api import DockerApi
+from hostagent.discovery.runtime.follower import Follower
+from hostagent.discovery.runtime.session import RuntimeFaultError
 from tests.runtimes.picture import Picture
 
 VERSION = {"Version": "28.0.1", "ApiVersion": "1.48", "MinAPIVersion": "1.24"}
@@ -213,8 +214,8 @@ def test_a_socket_we_may_not_use_is_said_to_be(engine: Engine) -> None:
         if directory.name.startswith("pytest"):
             os.chmod(directory, 0o755)
     program = (
-        "from hostagent.discovery.docker_api import DockerApi\n"
-        "from hostagent.discovery.follow import RuntimeFaultError\n"
+        "from hostagent.discovery.docker.api import DockerApi\n"
+        "from hostagent.discovery.runtime.session import RuntimeFaultError\n"
         f"try: DockerApi({str(engine.path)!r})\n"
         "except RuntimeFaultError as fault: print(fault, '|', fault.hint)"
     )

@@ -9,9 +9,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from hostagent.clock import Clock
-from hostagent.discovery import facts as module
-from hostagent.discovery.container import Container, ContainerState
-from hostagent.discovery.facts import Facts
+from hostagent.discovery.containers import facts as module
+from hostagent.discovery.containers.facts import Facts
+from hostagent.discovery.runtime.container import Container, ContainerState
 
 S = 1_000_000_000
 ENDED = Container(

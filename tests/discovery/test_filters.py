@@ -5,8 +5,8 @@ import time
 import msgspec
 import pytest
 
-from hostagent.discovery.container import Container, Pod
-from hostagent.discovery.filters import Filter, Selector
+from hostagent.discovery.containers.filters import Filter, Selector
+from hostagent.discovery.runtime.container import Container, Pod
 from tests.discovery.examples import container
 
 NOTHING = Filter()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from hostagent.discovery.container import Container, ContainerState, Pod
-from hostagent.discovery.filters import Filter
-from hostagent.discovery.left_logs import LeftLogs
+from hostagent.discovery.containers.filters import Filter
+from hostagent.discovery.containers.left_logs import LeftLogs
+from hostagent.discovery.runtime.container import Container, ContainerState, Pod
 from hostagent.model import Target
 from tests.discovery.test_containers import running
 from tests.support.waiting import wait_for

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.discovery.formats import parse_options
-from hostagent.discovery.patterns import PatternError, anchored, check_pattern
+from hostagent.discovery.declarations.formats import parse_options
+from hostagent.discovery.declarations.patterns import PatternError, anchored, check_pattern
 
 LINE_CHARS = 20_000
 # A linear pattern needs about a millisecond for such a line; a quadratic one a second, an exponential one for ever.

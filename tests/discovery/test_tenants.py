@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hostagent.discovery.container import Mount, Pod
-from hostagent.discovery.container_targets import ContainersOptions, ContainerTargets, TagSources
+from hostagent.discovery.containers.options import ContainersOptions, TagSources
+from hostagent.discovery.containers.targets import ContainerTargets
+from hostagent.discovery.runtime.container import Mount, Pod
 from tests.discovery.examples import container
 from tests.discovery.tenant import SECRET, Tenant
 

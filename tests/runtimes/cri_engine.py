@@ -23,7 +23,7 @@ import grpc
 import msgspec
 from google.protobuf.message import Message
 
-from hostagent.discovery.cri_proto import cri_pb2 as cri
+from hostagent.discovery.cri.proto import cri_pb2 as cri
 from tests.runtimes.image import BUSYBOX_IMAGE, PAUSE_IMAGE, docker_archive, rootfs_tar
 from tests.runtimes.processes import Daemon, cgroup_of, end_leftovers, new_base, wait_until
 

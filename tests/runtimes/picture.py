@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
-from hostagent.discovery.container import Container, ContainerChange, ContainerRuntime
+from hostagent.discovery.runtime.container import Container, ContainerChange, ContainerRuntime
 from hostagent.hookspecs import Notice
 from tests.runtimes.processes import wait_until
 

@@ -12,9 +12,9 @@ import grpc
 import pytest
 
 from hostagent.clock import Clock
-from hostagent.discovery.container import ContainerState, Mount
-from hostagent.discovery.cri_proto import cri_pb2 as cri
-from hostagent.discovery.runtimes import cri_runtime as follow_cri
+from hostagent.discovery.containers.chosen_runtimes import cri_runtime as follow_cri
+from hostagent.discovery.cri.proto import cri_pb2 as cri
+from hostagent.discovery.runtime.container import ContainerState, Mount
 from tests.runtimes.cri_engine import CriContainer, CriEngine
 from tests.runtimes.fixtures import NEEDS_CRI
 from tests.runtimes.picture import Picture

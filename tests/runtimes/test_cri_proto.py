@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hostagent.discovery.cri_proto import regenerate
+from hostagent.discovery.cri.proto import regenerate
 
 
 @pytest.mark.requires(modules=("grpc_tools",))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from hostagent.clock import Clock
-from hostagent.discovery.container import ContainerState, Mount
-from hostagent.discovery.runtimes import docker_runtime as follow_docker
+from hostagent.discovery.containers.chosen_runtimes import docker_runtime as follow_docker
+from hostagent.discovery.runtime.container import ContainerState, Mount
 from tests.runtimes.docker_engine import DockerEngine
 from tests.runtimes.fixtures import NEEDS_DOCKER
 from tests.runtimes.picture import Picture

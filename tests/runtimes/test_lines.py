@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from hostagent.clock import Clock
-from hostagent.discovery.container import Container, ContainerState
-from hostagent.discovery.runtimes import cri_runtime as follow_cri
-from hostagent.discovery.runtimes import docker_runtime as follow_docker
+from hostagent.discovery.containers.chosen_runtimes import cri_runtime as follow_cri
+from hostagent.discovery.containers.chosen_runtimes import docker_runtime as follow_docker
+from hostagent.discovery.runtime.container import Container, ContainerState
 from hostagent.hookspecs import Framing
 from hostagent.process.chain import Chain
 from hostagent.process.framing.cri import CriFraming

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hostagent.clock import Clock
-from hostagent.discovery.runtimes import runtimes_of
+from hostagent.discovery.containers.chosen_runtimes import runtimes_of
 from tests.runtimes.cri_engine import CriEngine
 from tests.runtimes.docker_engine import DockerEngine
 from tests.runtimes.fixtures import NEEDS_CRI, NEEDS_DOCKER
