@@ -61,6 +61,12 @@ class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     when_full: Literal["block", "drop_oldest"] = "block"
 
 
+class DeadLettersConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Disk for what an output's backend refused for good; 0 keeps none, and the ledger says what it was."""
+
+    max_bytes: Annotated[int, msgspec.Meta(ge=0)] = 256 * MIB
+
+
 class SourceConfig(msgspec.Struct, frozen=True, kw_only=True):
     """One source: where its targets come from, how bytes become records, and which outputs get them."""
 
@@ -83,7 +89,7 @@ class SourceConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutputConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """One output: which backend, in which wire form, in blocks of what size, and what it may spool.
+    """One output: which backend, in which wire form, in blocks of what size, and what it may keep on disk.
 
     `compression` None leaves the choice to the output: zstd for a backend far away, none for what stays on this
     machine.
@@ -97,6 +103,7 @@ class OutputConfig(msgspec.Struct, frozen=True, kw_only=True):
     compression_level: Annotated[int, msgspec.Meta(ge=1, le=22)] = 1
     block: BlockConfig = BlockConfig()
     spool: SpoolConfig = SpoolConfig()
+    dead_letters: DeadLettersConfig = DeadLettersConfig()
 
 
 class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):

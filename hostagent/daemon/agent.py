@@ -123,6 +123,7 @@ class Daemon:
             places=places,
             feed=feed,
             checkpoint=self.checkpoint,
+            dead_letters=assembly.dead_letters,
             lanes=self._lanes,
             notices=self._notices,
             explain=self.finding.explain,
@@ -242,7 +243,9 @@ class Daemon:
     def _notices(self) -> list[Notice]:
         outputs = [notice for lane in self._lanes() for notice in lane.notices()]
         config = config_notices(self._assembly.config)
-        return [*config, *self.reloading.notices(), *self.finding.notices(), *self.requests.notices(), *outputs]
+        letters = self._assembly.dead_letters.notices()
+        found = self.finding.notices()
+        return [*config, *self.reloading.notices(), *found, *self.requests.notices(), *outputs, *letters]
 
     def _checks(self) -> Health:
         health = Health()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hostagent import __version__
 from hostagent.clock import Clock
-from hostagent.config.model import Config
+from hostagent.config.model import Config, OutputConfig
 from hostagent.deliver.lane import Lane
 from hostagent.deliver.status import LaneStatus
 from hostagent.errors import StateError
@@ -34,6 +34,8 @@ from hostagent.observe.report import (
     ThingsReport,
 )
 from hostagent.state.checkpoint import Checkpoint, LossTotal
+from hostagent.state.dead_letters import DeadLetters
+from hostagent.state.tally import SpoolStats
 from hostagent.tail.beneath import beneath
 from hostagent.tail.feed import Counters, Feed
 from hostagent.tail.places import Places
@@ -62,6 +64,7 @@ class Reports:
         places: Places,
         feed: Feed,
         checkpoint: Checkpoint,
+        dead_letters: DeadLetters,
         lanes: Callable[[], tuple[Lane, ...]],
         notices: Callable[[], list[Notice]],
         explain: Callable[[str], list[tuple[str, Explained]]],
@@ -77,6 +80,7 @@ class Reports:
         self._places = places
         self._feed = feed
         self._checkpoint = checkpoint
+        self._dead_letters = dead_letters
         self._notices = notices
         self._explain_thing = explain
         self._started_s = clock.monotonic_s()
@@ -225,8 +229,8 @@ class Reports:
             queued_blocks=lane.queued_blocks,
             unacked_blocks=lane.unacked_blocks,
             unsent_bytes=lane.unsent_bytes,
-            spooled_blocks=lane.spooled_blocks,
-            spooled_bytes=lane.spooled_bytes,
+            spooled_blocks=lane.spool.blocks,
+            spooled_bytes=lane.spool.disk_bytes,
             spool_max_bytes=config.spool.max_bytes,
             delivered_records=lane.counters.records,
             delivered_bytes=lane.counters.raw_bytes,
@@ -305,12 +309,40 @@ class Reports:
                 "hostagent_output_queued_blocks": status.queued_blocks,
                 "hostagent_output_unacked_blocks": status.unacked_blocks,
                 "hostagent_output_unsent_bytes": status.unsent_bytes,
-                "hostagent_spool_blocks": status.spooled_blocks,
-                "hostagent_spool_bytes": status.spooled_bytes,
-                "hostagent_spool_max_bytes": self._config().outputs[lane.name].spool.max_bytes,
             }
+            config = self._config().outputs[lane.name]
+            values = {**values, **self._spool_values(status.spool, config), **self._letter_values(lane.name, config)}
             for metric, value in values.items():
                 yield Sample(metric, value, name)
+
+    def _spool_values(self, spool: SpoolStats, config: OutputConfig) -> Mapping[str, float]:
+        age_s = 0.0 if spool.oldest_ns is None else max(0.0, (self._clock.wall_ns() - spool.oldest_ns) / 1e9)
+        values: dict[str, float] = {
+            "hostagent_spool_bytes": spool.disk_bytes,
+            "hostagent_spool_max_bytes": config.spool.max_bytes,
+            "hostagent_spool_blocks": spool.blocks,
+            "hostagent_spool_records": spool.records,
+            "hostagent_spool_log_bytes": spool.raw_bytes,
+            "hostagent_spool_oldest_age_seconds": age_s,
+        }
+        for verb, amount in (("spooled", spool.spooled), ("drained", spool.drained), ("dropped", spool.dropped)):
+            values[f"hostagent_spool_{verb}_blocks_total"] = amount.blocks
+            values[f"hostagent_spool_{verb}_records_total"] = amount.records
+            values[f"hostagent_spool_{verb}_log_bytes_total"] = amount.raw_bytes
+        return values
+
+    def _letter_values(self, output: str, config: OutputConfig) -> Mapping[str, float]:
+        values: dict[str, float] = {"hostagent_dead_letters_max_bytes": config.dead_letters.max_bytes}
+        try:
+            letters = self._dead_letters.stats(output)
+        except StateError:  # the notices say why; figures that nobody knows are left out
+            return values
+        values["hostagent_dead_letters_bytes"] = letters.disk_bytes
+        values["hostagent_dead_letters_records"] = letters.records
+        values["hostagent_dead_letters_taken_records_total"] = letters.taken
+        values["hostagent_dead_letters_requeued_records_total"] = letters.requeued
+        values["hostagent_dead_letters_dropped_records_total"] = letters.dropped
+        return values
 
 
 def _text(status: int, text: str) -> Answer:

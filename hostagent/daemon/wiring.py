@@ -117,6 +117,7 @@ class Assembly:
                 self._build_lane(name).start()
 
     def _build_lane(self, name: str) -> Lane:
+        self.dead_letters.bound(name, self.config.outputs[name].dead_letters.max_bytes)
         lane = build_lane(
             self.config.outputs[name],
             self._parts,

@@ -21,6 +21,7 @@ from hostagent.deliver.transfer import DeadLetterBox
 from hostagent.hookspecs import Encoder, Notice, Output
 from hostagent.model import Block, Delivery, Part
 from hostagent.state.spool import Spool
+from hostagent.state.tally import SpoolStats
 
 # Enough to keep the sender busy while the reader gathers the next; more would only be memory.
 MAX_QUEUED_BLOCKS = 4
@@ -188,7 +189,6 @@ class Lane:
         state, since_ns = self._condition.state
         error, error_ns = self._condition.error
         counters = self._counters
-        spooled = self._spool.stats() if self._spool is not None else None
         return LaneStatus(
             name=self.name,
             state=state,
@@ -198,8 +198,7 @@ class Lane:
             queued_blocks=self._backlog.waiting,
             unacked_blocks=counters.blocks_cut - self._acked_blocks,
             unsent_bytes=counters.encoded_bytes_cut - self._finished_bytes,
-            spooled_blocks=spooled.blocks if spooled else 0,
-            spooled_bytes=spooled.disk_bytes if spooled else 0,
+            spool=self._spool.stats() if self._spool is not None else SpoolStats(),
             spool_fault=self._backlog.spool_fault,
             counters=counters,
         )

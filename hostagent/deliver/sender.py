@@ -19,7 +19,7 @@ from hostagent.deliver.backlog import Backlog
 from hostagent.deliver.breaker import Breaker
 from hostagent.deliver.compress import Compressor
 from hostagent.deliver.status import Condition, Counters
-from hostagent.deliver.transfer import DeadLetterBox, Transfer
+from hostagent.deliver.transfer import DeadLetterBox, Refused, Transfer
 from hostagent.errors import StateError
 from hostagent.hookspecs import Encoder, Output
 from hostagent.model import Delivery
@@ -194,8 +194,8 @@ class Sender:
                 continue
             if stopping and self._clock.monotonic_s() >= (self._deadline_s or 0.0):
                 raise Stopped
-            self._transfer.deliver(delivery, self._backlog.origin)
-            self._count(delivery, self._with_state(self._backlog.delivered))
+            refused = self._transfer.deliver(delivery, self._backlog.origin)
+            self._count(delivery, self._with_state(self._backlog.delivered), refused)
             if self._backlog.full and self._is_slow():
                 self._with_state(partial(self._backlog.settle, divert=True))
             if not stopping:
@@ -219,11 +219,13 @@ class Sender:
         oldest_s = self._backlog.oldest_s()
         return oldest_s is not None and self._clock.monotonic_s() - oldest_s >= SLOW_AFTER_S
 
-    def _count(self, delivery: Delivery, raw_bytes: int) -> None:
+    def _count(self, delivery: Delivery, raw_bytes: int, refused: Refused) -> None:
+        if refused.records == delivery.records:
+            return
         counters = self._counters
         counters.blocks += 1
-        counters.records += delivery.records
-        counters.raw_bytes += raw_bytes
+        counters.records += delivery.records - refused.records
+        counters.raw_bytes += raw_bytes - refused.raw_bytes
         counters.compressed_bytes += len(delivery.body)
 
     def _with_state(self, step: Callable[[], T]) -> T:

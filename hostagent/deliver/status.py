@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from hostagent.clock import Clock
+from hostagent.state.tally import SpoolStats
 
 # Between two times of being well, no more different errors than this are logged; `status` always shows the last one.
 _MOST_TOLD = 20
@@ -21,6 +22,7 @@ class Counters(msgspec.Struct, kw_only=True):
     """What one lane has done since start; the sender's thread writes, except for `*_cut`, the reader's.
 
     A block counts in `blocks` when it is delivered, by way of the spool or not; `spooled` counts those put into it.
+    What was dead-lettered counts in `dead_letters` and not in `records` and `raw_bytes`.
     """
 
     blocks_cut: int = 0
@@ -50,8 +52,7 @@ class LaneStatus(msgspec.Struct, frozen=True, kw_only=True):
     queued_blocks: int
     unacked_blocks: int
     unsent_bytes: int
-    spooled_blocks: int
-    spooled_bytes: int
+    spool: SpoolStats
     spool_fault: str
     counters: Counters
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hostagent.clock import Backoff
 from hostagent.deliver.compress import Compressor
@@ -21,6 +21,13 @@ from hostagent.model import Delivery, Outcome, Verdict
 from hostagent.state.letters import LetterPart, parts_of_records
 
 log = logging.getLogger(__name__)
+
+
+class Refused(NamedTuple):
+    """What of one delivery was dead-lettered; bytes of log in proportion where only some records of a chunk were."""
+
+    records: int = 0
+    raw_bytes: int = 0
 
 
 class DeadLetterBox(Protocol):
@@ -80,10 +87,11 @@ class Transfer:
         self._block = ""
         self._pieces: deque[Delivery] = deque()
         self._whole: Delivery | None = None
+        self._refused = Refused()
         self._origin: Callable[[], Sequence[LetterPart]] = tuple
 
-    def deliver(self, delivery: Delivery, origin: Callable[[], Sequence[LetterPart]] = tuple) -> None:
-        """Return when every record of the delivery is acked or dead-lettered.
+    def deliver(self, delivery: Delivery, origin: Callable[[], Sequence[LetterPart]] = tuple) -> Refused:
+        """Return when every record of the delivery is acked or dead-lettered; what was the latter.
 
         `origin` tells where its records came from, and is only asked when some are refused.
         """
@@ -92,10 +100,12 @@ class Transfer:
         if self._block != delivery.block or not self._pieces:
             self._block = delivery.block
             self._pieces = deque((delivery,))
+            self._refused = Refused()
         while self._pieces:
             instead = self._step(self._pieces[0])
             self._pieces.popleft()
             self._pieces.extendleft(reversed(instead))
+        return self._refused
 
     def _step(self, piece: Delivery) -> Sequence[Delivery]:
         """Bring one piece to a verdict; the pieces that take its place."""
@@ -166,6 +176,9 @@ class Transfer:
                 self._watch.failed(f"dead letters can't be stored, delivery waits: {error}")
                 self._watch.pause(self._backoff.next_s())
         self._counters.dead_letters += len(letters)
+        spans = ((end - start, part) for part in parts for _, start, end in part.ranges)
+        raw_bytes = sum(size * part.refused // max(part.records, 1) for size, part in spans)
+        self._refused = Refused(self._refused.records + len(letters), self._refused.raw_bytes + raw_bytes)
         log.warning("output %s: %d records refused for good: %s", self._name, len(letters), letters[0][1])
 
     def _places(self, piece: Delivery, indexes: Sequence[int]) -> Sequence[int]:

@@ -85,9 +85,60 @@ OUTPUTS = (
     Metric("hostagent_output_queued_blocks", "gauge", "Blocks waiting in memory.", BY_OUTPUT),
     Metric("hostagent_output_unacked_blocks", "gauge", "Blocks cut and not acked yet.", BY_OUTPUT),
     Metric("hostagent_output_unsent_bytes", "gauge", "Encoded bytes cut and not delivered yet.", BY_OUTPUT),
-    Metric("hostagent_spool_blocks", "gauge", "Blocks in the output's spool.", BY_OUTPUT),
+)
+
+WAITING = (
     Metric("hostagent_spool_bytes", "gauge", "Bytes of disk the output's spool takes.", BY_OUTPUT),
     Metric("hostagent_spool_max_bytes", "gauge", "Bytes of disk the output's spool may take.", BY_OUTPUT),
+    Metric("hostagent_spool_blocks", "gauge", "Blocks that wait in the output's spool.", BY_OUTPUT),
+    Metric("hostagent_spool_records", "gauge", "Records in those blocks.", BY_OUTPUT),
+    Metric("hostagent_spool_log_bytes", "gauge", "Bytes of log files in those blocks.", BY_OUTPUT),
+    Metric(
+        "hostagent_spool_oldest_age_seconds",
+        "gauge",
+        "Seconds since the oldest of those blocks was begun; 0 when none waits.",
+        BY_OUTPUT,
+    ),
+    Metric("hostagent_spool_spooled_blocks_total", "counter", "Blocks made durable in the spool.", BY_OUTPUT),
+    Metric("hostagent_spool_spooled_records_total", "counter", "Records in those blocks.", BY_OUTPUT),
+    Metric("hostagent_spool_spooled_log_bytes_total", "counter", "Bytes of log files in those blocks.", BY_OUTPUT),
+    Metric(
+        "hostagent_spool_drained_blocks_total",
+        "counter",
+        "Blocks of the spool that are done: delivered or dead-lettered.",
+        BY_OUTPUT,
+    ),
+    Metric("hostagent_spool_drained_records_total", "counter", "Records in those blocks.", BY_OUTPUT),
+    Metric("hostagent_spool_drained_log_bytes_total", "counter", "Bytes of log files in those blocks.", BY_OUTPUT),
+    Metric(
+        "hostagent_spool_dropped_blocks_total",
+        "counter",
+        "Blocks of the spool that were given up: to make room, or damaged.",
+        BY_OUTPUT,
+    ),
+    Metric("hostagent_spool_dropped_records_total", "counter", "Records in those blocks.", BY_OUTPUT),
+    Metric("hostagent_spool_dropped_log_bytes_total", "counter", "Bytes of log files in those blocks.", BY_OUTPUT),
+    Metric("hostagent_dead_letters_bytes", "gauge", "Bytes of disk the output's dead letters take.", BY_OUTPUT),
+    Metric("hostagent_dead_letters_max_bytes", "gauge", "Bytes of disk the output's dead letters may take.", BY_OUTPUT),
+    Metric("hostagent_dead_letters_records", "gauge", "Records kept among the output's dead letters.", BY_OUTPUT),
+    Metric(
+        "hostagent_dead_letters_taken_records_total",
+        "counter",
+        "Records that came among the dead letters, known ones left out.",
+        BY_OUTPUT,
+    ),
+    Metric(
+        "hostagent_dead_letters_requeued_records_total",
+        "counter",
+        "Dead letters that were sent again on request, and done.",
+        BY_OUTPUT,
+    ),
+    Metric(
+        "hostagent_dead_letters_dropped_records_total",
+        "counter",
+        "Dead letters given up to stay within the bound.",
+        BY_OUTPUT,
+    ),
 )
 
 STATE = (
@@ -105,5 +156,5 @@ PROCESS = (
     Metric("process_start_time_seconds", "gauge", "When the agent started, in seconds since the epoch."),
 )
 
-CATALOGUE = AGENT + TAIL + SOURCES + OUTPUTS + STATE + PROCESS
+CATALOGUE = AGENT + TAIL + SOURCES + OUTPUTS + WAITING + STATE + PROCESS
 BY_NAME = {metric.name: metric for metric in CATALOGUE}

@@ -1,7 +1,8 @@
 """What backends refused for good, kept on disk with the reason until an operator decides.
 
 A sender puts records here before it lets their block count as done; the command line lists, prints and requeues them.
-Segments per output, the oldest make room and go into the ledger first. It never talks to a backend. Thread-safe.
+Segments per output within a bound of its own; the oldest make room and go into the ledger first. It never talks to a
+backend. Thread-safe.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from hostagent.clock import Clock
+from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import Delivery, Loss
 from hostagent.state.faults import os_fault
@@ -39,40 +41,43 @@ from hostagent.state.letters import (
 from hostagent.state.quarantine import Quarantine
 from hostagent.state.segments import SegmentLog
 from hostagent.state.spooled import directory_name
-from hostagent.state.survey import Segment
 
-MAX_BYTES = 256 * 1024 * 1024
 # Letters put again after a crash are the newest ones.
 _REMEMBERED = 4096
+# Letters leave this much of the bound, or an eighth of it, to the notes which of them are gone.
+_NOTES_BYTES = 64 * 1024
 
 
 class DeadLetterStats(NamedTuple):
-    """What is kept for one output."""
+    """What is kept for one output, and records since start: what was kept then + taken - requeued - dropped."""
 
-    disk_bytes: int
-    letters: int
-    records: int
+    disk_bytes: int = 0
+    letters: int = 0
+    records: int = 0
+    taken: int = 0
+    requeued: int = 0
+    dropped: int = 0
 
 
 class DeadLetters:
-    """The dead letters of all outputs."""
+    """The dead letters of all outputs. `bound` says how much each may keep; an output without a bound keeps nothing."""
 
-    def __init__(
-        self,
-        data_dir: Path,
-        clock: Clock,
-        on_loss: Callable[[Sequence[Loss]], None],
-        max_bytes: int = MAX_BYTES,
-    ) -> None:
-        """Open what an earlier run left; an output without dead letters has nothing on disk."""
+    def __init__(self, data_dir: Path, clock: Clock, on_loss: Callable[[Sequence[Loss]], None]) -> None:
+        """An output's directory is opened when it is first asked for; one without dead letters has nothing on disk."""
         self._directory = data_dir / DEAD_LETTERS_DIRECTORY
         self._clock = clock
         self._on_loss = on_loss
-        self._max_bytes = max_bytes
         self._quarantine = Quarantine(data_dir, clock)
         self._lock = threading.Lock()
+        self._bounds: dict[str, int] = {}
         self._boxes: dict[str, _Box] = {}
-        self._notices: list[Notice] = []
+
+    def bound(self, output: str, max_bytes: int) -> None:
+        """How much disk an output's dead letters may take; when it shrinks, the next that come make room."""
+        with self._lock:
+            self._bounds[output] = max_bytes
+            if output in self._boxes:
+                self._boxes[output].max_bytes = max_bytes
 
     def put(
         self,
@@ -105,12 +110,20 @@ class DeadLetters:
     def stats(self, output: str) -> DeadLetterStats:
         """How much is kept for an output."""
         with self._lock, self._saying_why():
-            return self._box(output).stats() if self._kept(output) else DeadLetterStats(0, 0, 0)
+            return self._box(output).stats() if self._kept(output) else DeadLetterStats()
 
     def notices(self) -> list[Notice]:
-        """What an operator should know."""
-        with self._lock:
-            return [notice for box in self._boxes.values() for notice in box.notices]
+        """What an operator should know; looks into the directories of all outputs that have a bound."""
+        notices = []
+        for output in list(self._bounds):
+            subject = f"dead letters {output}"
+            try:
+                with self._lock, self._saying_why():
+                    notices += self._box(output).notices() if self._kept(output) else []
+            except StateError as error:
+                hint = "what is refused waits, and delivery of that output with it, until it works"
+                notices.append(Notice(subject, f"they can't be used: {error}", hint))
+        return notices
 
     def close(self) -> None:
         """Let another process have the directories."""
@@ -133,9 +146,10 @@ class DeadLetters:
         box = self._boxes.get(output)
         if box is None:
             directory = self._directory / directory_name(output)
-            log = SegmentLog(directory, max(self._max_bytes // 8, 64 * 1024), self._quarantine)
+            max_bytes = self._bounds.get(output, 0)
+            log = SegmentLog(directory, max(max_bytes // 8, 64 * 1024), self._quarantine)
             try:
-                box = _Box(log, output, self._max_bytes, self._clock, self._on_loss)
+                box = _Box(log, output, max_bytes, self._clock, self._on_loss)
             except BaseException:
                 log.close()
                 raise
@@ -149,28 +163,37 @@ class _Box:
     def __init__(
         self, log: SegmentLog, output: str, max_bytes: int, clock: Clock, on_loss: Callable[[Sequence[Loss]], None]
     ) -> None:
-        self.notices: list[Notice] = []
+        self.max_bytes = max_bytes
         self._log = log
         self._output = output
-        self._max_bytes = max_bytes
         self._clock = clock
         self._on_loss = on_loss
         self._gone: set[str] = set()
         self._newest: deque[bytes] = deque(maxlen=_REMEMBERED)
         self._letters = 0
         self._records = 0
+        self._taken = 0
+        self._requeued = 0
+        self._dropped = 0
+        self._found: list[Notice] = []
         self._take_stock()
 
     def put(self, header: LetterHeader, payload: bytes) -> None:
         if header.key in self._newest:
             return
         head = encode_header(header)
-        self._make_room(PREFIX_BYTES + len(head) + len(payload))
-        self._log.append(LETTER_FRAME, head, payload)
-        self._log.sync()
+        size = PREFIX_BYTES + len(head) + len(payload)
+        if size > self.max_bytes:
+            self._on_loss(list(self._losses_of("not kept", header)))
+            self._dropped += len(header.sizes)
+        else:
+            self._make_room(size + min(_NOTES_BYTES, self.max_bytes // 8))
+            self._log.append(LETTER_FRAME, head, payload)
+            self._log.sync()
+            self._letters += 1
+            self._records += len(header.sizes)
+        self._taken += len(header.sizes)
         self._newest.append(header.key)
-        self._letters += 1
-        self._records += len(header.sizes)
 
     def entries(self) -> list[DeadLetter]:
         return [
@@ -182,17 +205,34 @@ class _Box:
         going = {letter.id: letter for letter in self.entries() if letter.id in wanted}
         if not going:
             return
-        self._log.append(GONE_FRAME, encode_gone(list(going)), b"")
-        self._log.sync()
-        self._gone.update(going)
+        note = encode_gone(list(going))
+        self._gone.update(going)  # before room is made: none of these is to be called lost
+        try:
+            self._make_room(PREFIX_BYTES + len(note))
+            self._log.append(GONE_FRAME, note, b"")
+            self._log.sync()
+        except BaseException:
+            self._gone.difference_update(going)
+            raise
+        records = sum(len(letter.header.sizes) for letter in going.values())
         self._letters -= len(going)
-        self._records -= sum(len(letter.header.sizes) for letter in going.values())
+        self._records -= records
+        self._requeued += records
         # From the oldest on only: a younger segment may say what is gone in an older one.
         while len(self._log.segments) > 1 and all(one.id in self._gone for one in letters_of(self._log.segments[0])):
             self._remove_oldest()
 
     def stats(self) -> DeadLetterStats:
-        return DeadLetterStats(self._log.disk_bytes, self._letters, self._records)
+        return DeadLetterStats(
+            self._log.disk_bytes, self._letters, self._records, self._taken, self._requeued, self._dropped
+        )
+
+    def notices(self) -> list[Notice]:
+        if not self._dropped:
+            return self._found
+        message = f"{self._dropped} records made room for newer ones or were too large to keep, since the start"
+        hint = "the ledger has them; requeue what waits, or raise dead_letters.max_bytes"
+        return [*self._found, Notice(f"dead letters {self._output}", message, hint)]
 
     def close(self) -> None:
         self._log.close()
@@ -208,7 +248,7 @@ class _Box:
                 self._gone.update(decode_gone(found.header))
         if lost:
             self._on_loss(lost)
-            self.notices += [Notice(f"dead letters {self._output}", f"{one.path}: {one.reason}", "") for one in lost]
+            self._found = [Notice(f"dead letters {self._output}", f"{one.path}: {one.reason}", "") for one in lost]
         log.settle()
         for letter in self.entries():
             self._newest.append(letter.header.key)
@@ -216,13 +256,16 @@ class _Box:
             self._records += len(letter.header.sizes)
 
     def _make_room(self, need_bytes: int) -> None:
-        while self._log.segments and self._log.disk_bytes + need_bytes > self._max_bytes:
+        while self._log.segments and self._log.disk_bytes + need_bytes > self.max_bytes:
             oldest = self._log.segments[0]
             going = [letter for letter in letters_of(oldest) if letter.id not in self._gone]
             if going:
-                self._on_loss([loss for letter in going for loss in self._losses_of(oldest, letter)])
+                names = {letter.id: f"{oldest.path.name}:{letter.id}" for letter in going}
+                self._on_loss([loss for letter in going for loss in self._losses_of(names[letter.id], letter.header)])
+            records = sum(len(letter.header.sizes) for letter in going)
             self._letters -= len(going)
-            self._records -= sum(len(letter.header.sizes) for letter in going)
+            self._records -= records
+            self._dropped += records
             self._remove_oldest()
 
     def _remove_oldest(self) -> None:
@@ -230,13 +273,13 @@ class _Box:
         self._log.remove(segment)
         self._gone = {id_ for id_ in self._gone if not id_.startswith(f"{segment.number}-")}
 
-    def _losses_of(self, segment: Segment, letter: DeadLetter) -> Iterator[Loss]:
-        """What an entry that makes room was: ranges where all of their records were in it, else of unknown size."""
+    def _losses_of(self, name: str, header: LetterHeader) -> Iterator[Loss]:
+        """What an entry that is given up was: ranges where all of their records were in it, else of unknown size."""
         reason, at_ns = LossReason.DEAD_LETTER_DROPPED, self._clock.wall_ns()
-        unknown = self._loss(f"{segment.path.name}:{letter.id}", 0, reason)
-        if not letter.header.parts:
+        unknown = self._loss(name, 0, reason)
+        if not header.parts:
             yield unknown
-        for part in letter.header.parts:
+        for part in header.parts:
             if part.refused < part.records:
                 yield msgspec.structs.replace(unknown, source=part.source)
                 continue

@@ -11,7 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeGuard
+from typing import TypeGuard
 
 from hostagent.clock import Clock
 from hostagent.config.model import SpoolConfig
@@ -37,22 +37,13 @@ from hostagent.state.spooled import (
     weigh,
 )
 from hostagent.state.survey import Segment, scan_segment
+from hostagent.state.tally import SpoolStats, Tally
 
 __all__ = ["Spool", "SpoolHeader", "SpoolStats", "SpooledBlock"]
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 _READ_TRIES = 3
 _NOTICES_KEPT = 20
-
-
-class SpoolStats(NamedTuple):
-    """What is waiting. `disk_bytes` counts whole segment files, delivered blocks at their beginning included."""
-
-    disk_bytes: int
-    blocks: int
-    records: int
-    raw_bytes: int
-    oldest_ns: int | None
 
 
 class Spool:
@@ -95,8 +86,7 @@ class Spool:
         self._full = ""
         self._head: tuple[SpooledBlock, tuple[int, int]] | None = None
         self._failed_reads = 0
-        self._waiting = [0, 0, 0]  # blocks, records, raw bytes
-        self._unsynced = [0, 0, 0]
+        self._tally = Tally()
         if self.directory.exists():  # a healthy output has none, and pays nothing for it
             self._log = self._open_log()
             try:
@@ -118,9 +108,7 @@ class Spool:
             if self._log is None:
                 self._log = self._open_log()
             self._log.append(BLOCK_FRAME, header, delivery.body)
-            for index, count in enumerate((1, delivery.records, block.raw_bytes)):
-                self._waiting[index] += count
-                self._unsynced[index] += count
+            self._tally.appended(delivery.records, block.raw_bytes)
         return True
 
     def sync(self) -> None:
@@ -134,10 +122,9 @@ class Spool:
             try:
                 self._log.sync()
             except StateError:
-                self._waiting = [count - gone for count, gone in zip(self._waiting, self._unsynced, strict=True)]
+                self._tally.sync_failed()
                 raise
-            finally:
-                self._unsynced = [0, 0, 0]
+            self._tally.synced()
 
     def head(self) -> SpooledBlock | None:
         """The oldest block, the same one until advance(); None when nothing durable waits. Damage is skipped."""
@@ -161,8 +148,7 @@ class Spool:
             assert self._log is not None
             block, place = self._head
             self._head = None
-            for index, count in enumerate((1, block.header.records, block.header.raw_bytes)):
-                self._waiting[index] -= count
+            self._tally.drained(block.header.records, block.header.raw_bytes)
             self._log.move_head(place)
             self._tidy(self._log)
 
@@ -182,11 +168,7 @@ class Spool:
         """What is waiting now."""
         with self._lock:
             log = self._log
-            if log is None:
-                return SpoolStats(0, 0, 0, 0, None)
-            return SpoolStats(
-                log.disk_bytes, self._waiting[0], self._waiting[1], self._waiting[2], self._oldest_ns(log)
-            )
+            return SpoolStats() if log is None else self._tally.stats(log.disk_bytes, self._oldest_ns(log))
 
     @property
     def full(self) -> str:
@@ -213,7 +195,7 @@ class Spool:
         """Count what waits; write into the ledger what is gone before the list of segments forgets it."""
         for _, found in log.frames(log.head):
             if _is_block(found):
-                self._count(found.header, 1)
+                self._tally.found(found.header)
         lost = [self._unknown_loss(f"segment {number:012d}", 0, LossReason.SPOOL_MISSING) for number in log.missing]
         lost += [self._unknown_loss(one.path.name, 0, LossReason.SPOOL_DAMAGED) for one in log.unreadable]
         if lost:
@@ -233,13 +215,13 @@ class Spool:
                 payload = log.payload(segment, found)
                 if payload is not None:
                     return decode_block(found.header, payload), (segment.number, found.end)
-                self._count(found.header, -1)
                 damage = Damage(found.offset, found.end, "a payload's checksum is wrong", found.header)
             elif isinstance(found, Frame):
                 damage = Damage(found.offset, found.end, f"a frame of kind {found.kind} is no block")
             else:
                 damage = found
             self._give_up(log, segment, damage)
+        self._tally.nothing_left()
         return None
 
     def _give_up(self, log: SegmentLog, segment: Segment, damage: Damage) -> None:
@@ -249,6 +231,8 @@ class Spool:
         else:
             lost = [self._unknown_loss(segment.path.name, damage.start, LossReason.SPOOL_DAMAGED)]
         self._on_loss(lost)
+        if damage.header is not None:
+            self._tally.dropped(damage.header)
         segment.damaged = True
         what = f"{segment.path.name}, bytes {damage.start} to {damage.end}: {damage.why}"
         self._tell(
@@ -264,7 +248,6 @@ class Spool:
         try:
             found = next(scan_segment(segment, start, segment.size))
             if _is_block(found):
-                self._count(found.header, -1)
                 damage = Damage(start, found.end, why, found.header)
         except OSError:
             pass
@@ -315,18 +298,13 @@ class Spool:
         log.remove(segment)
         for one in found:
             if _is_block(one):
-                self._count(one.header, -1)
+                self._tally.dropped(one.header)
         return True
 
     def _tidy(self, log: SegmentLog) -> None:
         """Give the disk back when all is drained, but don't make and remove a file for each block of a slow backend."""
-        if self._waiting[0] == 0 and not any(self._unsynced):
+        if self._tally.empty:
             log.drop_drained()
-
-    def _count(self, header: bytes, sign: int) -> None:
-        weight = weigh(header)
-        for index, count in enumerate((1, weight.records, weight.raw_bytes)):
-            self._waiting[index] += sign * count
 
     def _oldest_ns(self, log: SegmentLog) -> int | None:
         if self._head is not None:

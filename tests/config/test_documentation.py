@@ -12,6 +12,7 @@ from hostagent.config.model import (
     ApiConfig,
     BlockConfig,
     Config,
+    DeadLettersConfig,
     LimitsConfig,
     LogConfig,
     MultilineConfig,
@@ -36,6 +37,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "Outputs": OutputConfig,
     "block": BlockConfig,
     "spool": SpoolConfig,
+    "dead_letters": DeadLettersConfig,
 }
 ONE = {
     "discoveries": "source",

@@ -151,7 +151,7 @@ def test_while_an_output_is_down_reading_goes_on_and_all_arrives_in_order_when_i
     wait_for(lambda: len(stage.acked) == 40, "acks out of the spool")
     assert disk.position(1) == 40 * 10
     assert disk.checkpoint.inflight("main") == []
-    assert stage.lane.status().spooled_blocks == 37
+    assert stage.lane.status().spool.blocks == 37
     assert stage.lane.status().last_error == "down"
     assert not stage.lane.idle()
 
@@ -161,7 +161,7 @@ def test_while_an_output_is_down_reading_goes_on_and_all_arrives_in_order_when_i
     wait_for(stage.lane.idle, "idle")
     assert texts(backend) == lines(range(60))
     wait_for(lambda: stage.lane.status().state == "ok", "ok")
-    assert stage.lane.status().spooled_blocks == 0
+    assert stage.lane.status().spool.blocks == 0
     assert [block.id for block in stage.acked] == [delivery.id for delivery in backend.output.acked]
     assert stage.lane.status().counters.records == 60
     assert stage.lane.status().counters.raw_bytes == 600
@@ -264,7 +264,7 @@ def test_a_full_spool_that_blocks_gives_no_room_and_loses_nothing(tmp_path: Path
 
     wait_for(no_more_room, "the end of the spool")
     assert not stage.lane.spool_now((1,))
-    assert stage.lane.status().spooled_blocks == number - 4
+    assert stage.lane.status().spool.blocks == number - 4
     assert [notice.subject for notice in stage.lane.notices()] == ["spool main", "output main"]
     assert disk.losses == []
 
@@ -393,6 +393,7 @@ def test_refused_records_are_kept_with_their_reason(disk: Disk) -> None:
         raise PermanentError("400 not like this")
 
     letters = DeadLetters(disk.folder, Clock(), disk.losses.extend)
+    letters.bound("main", 1 << 20)
     stage = Stage(ScriptedOutput(refuse), spool=disk.spool, journal=disk.checkpoint, letters=letters)
     stage.lane.start()
     stage.block(b"one", b"two")

@@ -54,7 +54,7 @@ def segment_files(tmp_path: Path) -> list[Path]:
 def test_a_healthy_output_has_nothing_on_disk(open_spool: Opener, tmp_path: Path) -> None:
     spool = open_spool()
     assert spool.head() is None
-    assert spool.stats() == (0, 0, 0, 0, None)
+    assert spool.stats()[:5] == (0, 0, 0, 0, None)
     spool.sync()
     assert os.listdir(tmp_path) == []
 
@@ -66,7 +66,7 @@ def test_blocks_come_back_as_they_were_and_in_order(open_spool: Opener) -> None:
     assert put(spool, "b2")
     assert spool.head() is None, "what is not synced yet is not given out"
     spool.sync()
-    assert spool.stats()[1:] == (2, 6, 40, 123)
+    assert spool.stats()[1:5] == (2, 6, 40, 123)
     head = spool.head()
     assert head is not None
     assert (head.id, head.header.observed_ns, head.header.raw_bytes) == ("b1", 123, 30)
@@ -75,7 +75,7 @@ def test_blocks_come_back_as_they_were_and_in_order(open_spool: Opener) -> None:
     assert spool.head() is head
     spool.advance()
     assert drain(spool) == ["b2"]
-    assert spool.stats()[1:] == (0, 0, 0, None)
+    assert spool.stats()[1:5] == (0, 0, 0, None)
 
 
 def test_a_restart_goes_on_where_it_was(open_spool: Opener, losses: Losses) -> None:
