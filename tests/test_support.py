@@ -12,7 +12,8 @@ import zstandard
 from tests.support.backend import Backend
 from tests.support.lines import make_line
 from tests.support.oracle import Findings, Oracle
-from tests.support.writer import ROTATIONS, Load, LogStream, Writer
+from tests.support.streams import ROTATIONS, LogStream
+from tests.support.writer import Load, Writer
 
 
 def judge(messages: list[str], written: int) -> Findings:

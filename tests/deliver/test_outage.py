@@ -11,8 +11,8 @@ import pytest
 from tests.support.agent import Agent
 from tests.support.backend import Backend
 from tests.support.oracle import Oracle
+from tests.support.streams import LogStream
 from tests.support.waiting import wait_for
-from tests.support.writer import LogStream
 
 
 def configuration(logs: Path, backend: Backend) -> dict[str, Any]:

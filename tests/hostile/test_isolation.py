@@ -11,7 +11,7 @@ import pytest
 from tests.hostile.scene import Scene, append, numbered
 from tests.support.lines import make_line
 from tests.support.oracle import Oracle
-from tests.support.writer import LogStream
+from tests.support.streams import LogStream
 
 PLUGIN = Path(__file__).parent / "trap_plugin" / "hostagent_trap"
 

@@ -19,8 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.support.agent import Agent
 from tests.support.backend import Backend
 from tests.support.oracle import Oracle
+from tests.support.streams import LogStream
 from tests.support.waiting import wait_for
-from tests.support.writer import LogStream
 
 COUNTS = st.integers(1, 30)
 PICKS = st.integers(0, 9)

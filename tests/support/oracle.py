@@ -4,6 +4,7 @@ It knows nothing of the agent. Writers number their lines per stream without gap
 all there is to know about what was written.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -13,6 +14,7 @@ from tests.support.arrivals import Arrival
 from tests.support.lines import AlteredError, read_line
 
 MISSING, ARRIVED, WRITTEN_OFF = range(3)
+_MISSING_RUN = re.compile(b"\0+")
 
 
 class Findings(msgspec.Struct, frozen=True):
@@ -84,14 +86,22 @@ class Oracle:
 
     def missing(self, next_seqs: Mapping[str, int]) -> dict[str, list[tuple[int, int]]]:
         """Ranges [start, end) of line numbers that have not arrived, per stream."""
-        lost = {}
-        for stream, next_seq in next_seqs.items():
-            counts = self._counts[stream]
-            marks = bytes(counts[:next_seq]).replace(bytes([WRITTEN_OFF]), bytes([MISSING]))
-            ranges = _holes(marks + bytes(max(0, next_seq - len(counts))))
-            if ranges:
-                lost[stream] = ranges
-        return lost
+        found = {stream: self.never_came(stream, 0, next_seq) for stream, next_seq in next_seqs.items()}
+        return {stream: ranges for stream, ranges in found.items() if ranges}
+
+    def newly_missing(self, next_seqs: Mapping[str, int]) -> dict[str, list[tuple[int, int]]]:
+        """The same without what was written off before."""
+        found = {
+            stream: _holes(bytes(self._counts[stream][:next_seq]).ljust(next_seq, b"\0"))
+            for stream, next_seq in next_seqs.items()
+        }
+        return {stream: ranges for stream, ranges in found.items() if ranges}
+
+    def never_came(self, stream: str, first: int, last: int) -> list[tuple[int, int]]:
+        """Of the lines [first, last) those that have not arrived."""
+        counts = self._counts[stream]
+        marks = bytes(counts[first:last]).replace(bytes([WRITTEN_OFF]), bytes([MISSING]))
+        return [(first + start, first + end) for start, end in _holes(marks.ljust(last - first, b"\0"))]
 
     def complete(self, next_seqs: Mapping[str, int]) -> bool:
         """Whether nothing is missing but what was written off."""
@@ -121,11 +131,4 @@ class Oracle:
 
 def _holes(marks: bytes) -> list[tuple[int, int]]:
     """Runs of what is missing."""
-    ranges = []
-    at = marks.find(MISSING)
-    while at >= 0:
-        end = marks.find(ARRIVED, at)
-        end = len(marks) if end < 0 else end
-        ranges.append((at, end))
-        at = marks.find(MISSING, end)
-    return ranges
+    return [run.span() for run in _MISSING_RUN.finditer(marks)]

@@ -1,15 +1,12 @@
 """Writes logs outside the agent, as applications and logrotate do, and knows exactly what it wrote.
 
-LogStream is one log of one application with everything that can happen to its file. Run as a program it is a load
-generator that takes orders on standard input, one JSON object a line, and answers each with where every stream stands.
+Run as a program it is a load generator that takes orders on standard input, one JSON object a line, and answers each
+with where every stream stands, or with what was asked about the bytes of its lines.
 """
 
-import gzip
 import json
-import os
 import random
 import select
-import shutil
 import subprocess
 import sys
 import time
@@ -18,180 +15,11 @@ from typing import Any, Self
 
 import msgspec
 
+from tests.support.generations import Bytes, Identity
 from tests.support.lines import make_line
+from tests.support.streams import ROTATIONS, LogStream
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-ROTATIONS = ("rename", "rename_late_reopen", "copytruncate", "rename_gzip", "hard_link", "symlink_swap")
-
-
-class LogStream:
-    """One log: `path` is the live file. Each truncation or new file begins a generation, which only grows."""
-
-    def __init__(self, directory: Path, name: str, *, text_length: int = 120, plain: bool = False) -> None:
-        self.name = name
-        self.path = directory / f"{name}.log"
-        self.text_length = text_length
-        self.plain = plain
-        self.generation = 0
-        self.next_seq = 0
-        self.rotated: list[Path] = []
-        self._first_seqs = [0]
-        self._fd = -1
-        self._serial = 0
-        self._pending = b""
-
-    def span(self, generation: int) -> range:
-        """The numbers of the lines of a generation."""
-        ends = [*self._first_seqs[1:], self.next_seq]
-        return range(self._first_seqs[generation], ends[generation])
-
-    def write(self, count: int, *, now_ns: int = 0) -> int:
-        """Append whole lines in one write; how many bytes. A line begun by write_half is completed first."""
-        numbers = range(self.next_seq, self.next_seq + count)
-        lines = [
-            make_line(self.name, self.generation, seq, now_ns, self.text_length, plain=self.plain) for seq in numbers
-        ]
-        pending, self._pending = self._pending, b""
-        self.next_seq += count
-        return self._append(pending + b"".join(lines))
-
-    def write_half(self, share: float) -> None:
-        """Begin a line, or go on with the one that is open, without ending it."""
-        if not self._pending:
-            self._pending = make_line(self.name, self.generation, self.next_seq, 0, self.text_length, plain=self.plain)
-            self.next_seq += 1
-        cut = min(len(self._pending) - 1, int(len(self._pending) * share))
-        self._append(self._pending[:cut])
-        self._pending = self._pending[cut:]
-
-    @property
-    def open_line(self) -> bool:
-        """Whether the last line is still without its newline."""
-        return bool(self._pending)
-
-    def finish_line(self) -> None:
-        if self._pending:
-            self.write(0)
-
-    def rename(self, *, reopen: bool = True) -> Path:
-        """Move the live file away. Without `reopen` the application keeps writing to the moved file for now."""
-        moved = self._rotated_name()
-        os.rename(self.path, moved)
-        self.rotated.append(moved)
-        if reopen:
-            self.reopen()
-        return moved
-
-    def reopen(self) -> None:
-        """What an application does on SIGHUP: from now on the live file, created when it is missing."""
-        self.finish_line()
-        self.close()
-        self._begin_generation()
-        self._open()
-
-    def copytruncate(self) -> Path:
-        """Copytruncate as logrotate does it, without the gap in which others could write."""
-        self.finish_line()
-        copy = self._rotated_name()
-        shutil.copyfile(self.path, copy)
-        self.rotated.append(copy)
-        self.truncate()
-        return copy
-
-    def truncate(self) -> None:
-        """Everything in the live file is gone; the caller knows who has read it."""
-        self._pending = b""
-        os.truncate(self.path, 0)
-        self._begin_generation()
-
-    def delete(self) -> None:
-        """Unlink the live file and start a new one with the next write."""
-        self.finish_line()
-        self.close()
-        os.unlink(self.path)
-        self._begin_generation()
-
-    def compress(self, rotated: Path) -> Path:
-        """Compress as logrotate does: the compressed file appears beside the other, which then goes."""
-        packed = rotated.with_name(rotated.name + ".gz")
-        with rotated.open("rb") as plain, gzip.open(packed, "wb", compresslevel=1) as target:
-            shutil.copyfileobj(plain, target)
-        os.unlink(rotated)
-        self.rotated = [packed if path == rotated else path for path in self.rotated]
-        return packed
-
-    def rotate(self, how: str) -> None:
-        """One of ROTATIONS."""
-        if not self.path.exists():
-            self._open()
-        match how:
-            case "rename":
-                self.rename()
-            case "rename_late_reopen":
-                self.rename(reopen=False)
-                self.write(3)
-                self.reopen()
-            case "copytruncate":
-                self.copytruncate()
-            case "rename_gzip":
-                # With delaycompress, as most configurations have it: the one before is compressed.
-                if self.rotated and self.rotated[-1].suffix != ".gz" and self.rotated[-1] != self.path.resolve():
-                    self.compress(self.rotated[-1])
-                self.rename()
-            case "hard_link":
-                linked = self._rotated_name()
-                os.link(self.path, linked)
-                os.unlink(self.path)
-                self.rotated.append(linked)
-                self.reopen()
-            case "symlink_swap":
-                self._symlink_swap()
-            case _:
-                raise ValueError(f"{how!r} is no rotation; there are: {', '.join(ROTATIONS)}")
-
-    def remove_rotated(self) -> None:
-        for path in self.rotated:
-            path.unlink(missing_ok=True)
-        self.rotated = []
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _symlink_swap(self) -> None:
-        """The live name becomes a symbolic link to a dated file, as some loggers keep their `current`."""
-        self.finish_line()
-        dated = self._rotated_name()
-        if self.path.is_symlink():
-            self.rotated.append(self.path.resolve())
-        else:
-            previous = self._rotated_name()
-            os.rename(self.path, previous)
-            self.rotated.append(previous)
-        link = self.path.with_name(f".{self.name}.new")
-        dated.touch()
-        os.symlink(dated, link)
-        os.rename(link, self.path)
-        self.reopen()
-
-    def _begin_generation(self) -> None:
-        self.generation += 1
-        self._first_seqs.append(self.next_seq)
-
-    def _rotated_name(self) -> Path:
-        self._serial += 1
-        return self.path.with_name(f"{self.path.name}.{self._serial}")
-
-    def _open(self) -> None:
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-
-    def _append(self, data: bytes) -> int:
-        if self._fd < 0:
-            self._open()
-        if os.write(self._fd, data) != len(data):
-            raise OSError(f"{self.path} took only a part: is the disk full?")
-        return len(data)
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -205,6 +33,7 @@ class Load(msgspec.Struct, frozen=True):
     seed: int = 0
     storm_per_s: float = 0.0
     rotations: tuple[str, ...] = ROTATIONS
+    in_turn: bool = False  # rotate the streams in turn, so that every file lives a while
     chunk_lines: int = 0  # lines per write; 0: what 10 ms take
 
 
@@ -222,6 +51,7 @@ class LoadWriter:
         self._rng = random.Random(load.seed)
         self._paused = False
         self._turn = 0
+        self._rotation = 0
         self._owed = 0.0
         self._rotations_owed = 0.0
         self._line_bytes = len(make_line("app000", 0, 10**6, 10**18, load.text_length))
@@ -250,7 +80,9 @@ class LoadWriter:
         self._rotations_owed += elapsed_s * self.load.storm_per_s
         while self._rotations_owed >= 1:
             self._rotations_owed -= 1
-            self._rng.choice(self.streams).rotate(self._rng.choice(self.load.rotations))
+            self._rotation += 1
+            turn = self._rotation if self.load.in_turn else self._rng.randrange(len(self.streams))
+            self.streams[turn % len(self.streams)].rotate(self._rng.choice(self.load.rotations))
 
     def _obey(self, line: str) -> bool:
         order: dict[str, Any] = json.loads(line) if line else {"do": "stop"}
@@ -271,14 +103,32 @@ class LoadWriter:
                 for stream in self.streams:
                     stream.write(1, now_ns=time.time_ns())
                     stream.delete()
-            case "stop":
-                self._answer()
-                return False
-        self._answer()
-        return True
+            case "where" | "whose" | "lines":
+                self._say(self._look_up(order))
+                return True
+        self._say({stream.name: stream.next_seq for stream in self.streams})
+        return bool(order["do"] != "stop")
 
-    def _answer(self) -> None:
-        print(json.dumps({stream.name: stream.next_seq for stream in self.streams}), flush=True)
+    def _look_up(self, order: dict[str, Any]) -> list[Any]:
+        books = {stream.name: stream.books for stream in self.streams}
+        match order["do"]:
+            case "where":
+                return [books[name].bytes_of(first, last) for name, first, last in order["ranges"]]
+            case "whose":
+                return [
+                    self._owner(Identity(*identity), length, digest) for *identity, length, digest in order["files"]
+                ]
+            case _:
+                spans = [books[name].lines_in(*place) for name, *place in order["places"]]
+                return [(span.start, span.stop) for span in spans]
+
+    def _owner(self, identity: Identity, length: int, digest: str) -> tuple[str, int] | None:
+        found = [(stream.name, stream.books.find(identity, length, bytes.fromhex(digest))) for stream in self.streams]
+        owners = [(name, generation) for name, generation in found if generation is not None]
+        return owners[0] if len(owners) == 1 else None
+
+    def _say(self, answer: object) -> None:
+        print(json.dumps(answer), flush=True)
 
 
 class Writer:
@@ -295,6 +145,22 @@ class Writer:
 
     def order(self, do: str, **details: Any) -> dict[str, int]:  # noqa: ANN401 - JSON
         """Give an order; the answer says up to which number each stream was written."""
+        state: dict[str, int] = self._ask(do, details)
+        return state
+
+    def where(self, ranges: list[tuple[str, int, int]]) -> list[list[Bytes]]:
+        """Which bytes the lines [first, last) of a stream are, for each (stream, first, last)."""
+        return [[Bytes(*one) for one in found] for found in self._ask("where", {"ranges": ranges})]
+
+    def whose(self, files: list[tuple[int, int, int, int, str]]) -> list[tuple[str, int] | None]:
+        """Stream and generation of each (device, inode, birth, length and digest of its beginning)."""
+        return [tuple(found) if found else None for found in self._ask("whose", {"files": files})]
+
+    def lines(self, places: list[tuple[str, int, int, int]]) -> list[range]:
+        """The numbers of the lines that lie wholly in each (stream, generation, start, end)."""
+        return [range(*found) for found in self._ask("lines", {"places": places})]
+
+    def _ask(self, do: str, details: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": do, **details}) + "\n")
@@ -302,8 +168,7 @@ class Writer:
         answer = self._process.stdout.readline()
         if not answer:
             raise RuntimeError(f"the writer ended with {self._process.wait(10)}; its message stands above")
-        state: dict[str, int] = json.loads(answer)
-        return state
+        return json.loads(answer)
 
     def state(self) -> dict[str, int]:
         return self.order("state")

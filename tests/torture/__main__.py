@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 from tests.torture.faults import FAULTS, Fault, usable
-from tests.torture.world import Tally, World
+from tests.torture.judge import Tally
+from tests.torture.world import World
 
 HEADING = (
-    f"{'fault':<30}{'injected':>9}{'written':>11}{'lost':>7}{'twice':>7}{'unaccounted':>13}{'wrong':>7}"
-    f"{'recovered s, median':>21}{'worst':>7}"
+    f"{'fault':<36}{'injected':>9}{'written':>11}{'missing':>9}{'lost':>8}{'unaccounted':>13}{'twice':>8}{'altered':>9}"
+    f"{'disordered':>12}{'recovered s, median':>21}{'worst':>7}"
 )
 
 
@@ -23,9 +24,42 @@ def row(tally: Tally) -> str:
     median = f"{statistics.median(tally.recovered_s):.1f}" if tally.recovered_s else "never"
     worst = f"{max(tally.recovered_s):.1f}" if tally.recovered_s else ""
     return (
-        f"{tally.fault:<30}{tally.injected:>9}{tally.written:>11}{tally.lost:>7}{tally.twice:>7}"
-        f"{tally.unaccounted:>13}{tally.wrong:>7}{median:>21}{worst:>7}"
+        f"{tally.fault:<36}{tally.injected:>9}{tally.written:>11}{tally.missing:>9}{tally.lost:>8}"
+        f"{tally.unaccounted:>13}{tally.twice:>8}{tally.altered:>9}{tally.disordered:>12}{median:>21}{worst:>7}"
     )
+
+
+def verdict(faults: list[Fault], tallies: list[Tally]) -> list[str]:
+    """What no agent may do, by fault; empty when all is well."""
+    destroys = {fault.name for fault in faults if fault.destroys}
+    repeats = {fault.name for fault in faults if fault.repeats}
+    found = []
+    for tally in tallies:
+        if tally.unaccounted:
+            found.append(f"{tally.fault}: {tally.unaccounted} bytes never came and are not in the ledger")
+        if tally.lost and tally.fault not in destroys:
+            found.append(f"{tally.fault}: {tally.lost} lines lost, although nothing was taken away")
+        if tally.altered:
+            found.append(f"{tally.fault}: {tally.altered} lines altered")
+        if tally.fault not in repeats and (tally.twice or tally.disordered):
+            found.append(f"{tally.fault}: {tally.twice} lines came twice, {tally.disordered} out of order")
+    return found
+
+
+def total(tallies: list[Tally]) -> Tally:
+    """All rows in one."""
+    whole = Tally("in all")
+    for tally in tallies:
+        whole.injected += tally.injected
+        whole.written += tally.written
+        whole.missing += tally.missing
+        whole.lost += tally.lost
+        whole.unaccounted += tally.unaccounted
+        whole.twice += tally.twice
+        whole.altered += tally.altered
+        whole.disordered += tally.disordered
+        whole.recovered_s += tally.recovered_s
+    return whole
 
 
 def endure(world: World, fault: Fault, tally: Tally) -> None:
@@ -35,7 +69,7 @@ def endure(world: World, fault: Fault, tally: Tally) -> None:
     fault.inject(world)
     world.pause(*fault.hold_s)
     fault.heal(world)
-    world.settle(tally)
+    world.settle(tally, repeats=fault.repeats)
     tally.injected += 1
     tally.written += sum(world.writer.state().values()) - before
 
@@ -62,6 +96,7 @@ def main() -> int:
     parser.add_argument("--duration", type=float, default=120.0, help="seconds")
     parser.add_argument("--each", type=int, default=0, help="inject each fault so often instead of for a duration")
     parser.add_argument("--fault", action="append", help="only this one (repeatable); a part of its name is enough")
+    parser.add_argument("--skip", action="append", default=[], help="not this one (repeatable)")
     parser.add_argument("--rate", type=float, default=1e6, help="log bytes a second")
     parser.add_argument("--streams", type=int, default=6)
     parser.add_argument("--no-disks", action="store_true", help="leave out faults that need small filesystems (root)")
@@ -72,7 +107,12 @@ def main() -> int:
         print("\n".join(fault.name for fault in FAULTS))
         return 0
     disks = not chosen.no_disks and os.geteuid() == 0 and shutil.which("mkfs.ext4") is not None
-    faults = [fault for fault in usable(disks) if not chosen.fault or any(part in fault.name for part in chosen.fault)]
+    faults = [
+        fault
+        for fault in usable(disks)
+        if (not chosen.fault or any(part in fault.name for part in chosen.fault))
+        and not any(part in fault.name for part in chosen.skip)
+    ]
     if not faults:
         parser.error("no fault of that name can be had here; --list shows them all")
     # A run that is ended early must not leave its filesystems mounted.
@@ -81,25 +121,25 @@ def main() -> int:
     world = World(directory, chosen.seed, chosen.rate, chosen.streams, disks=disks)
     try:
         tallies = run(world, faults, chosen.duration, chosen.each)
-        written, missing = world.finish()
-        unaccounted = world.audit().unaccounted
+        tallies.append(world.finish())
+        unaccounted, in_vain = world.audit().unaccounted, world.judge.said_in_vain()
     finally:
         world.close()
         if chosen.keep:
             print(f"\nkept in {directory}", file=sys.stderr)
         else:
             shutil.rmtree(directory)
-    print(f"\nseed {chosen.seed}, {sum(written.values())} lines written, {missing} missing at the end\n{HEADING}")
-    for tally in tallies:
+    print(f"\nseed {chosen.seed}\n{HEADING}")
+    for tally in [*tallies, total(tallies)]:
         print(row(tally))
     print(f"the audit at the end finds {unaccounted} bytes unaccounted for")
-    # Lines given up for one fault may arrive during a later one, which then counts them as negative: the sum tells.
-    destructive = {fault.name for fault in faults if fault.destroys}
-    plain = [tally for tally in tallies if tally.fault not in destructive]
-    lost = sum(tally.lost for tally in plain)
-    # Bytes that come again after a database was lost may come behind newer ones.
-    wrong = sum(tally.wrong for tally in plain if not tally.fault.startswith("database"))
-    return 1 if lost > 0 or wrong or unaccounted or (missing and not destructive) else 0
+    print(f"{in_vain} lines arrived although the ledger has them with their size")
+    wrong = verdict(faults, tallies)
+    if unaccounted:
+        wrong.append(f"hostagent audit: {unaccounted} bytes unaccounted for")
+    for words in wrong:
+        print(f"WRONG {words}")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from tests.support.writer import ROTATIONS
+from tests.support.streams import ROTATIONS
 from tests.torture.world import World
 
 
@@ -21,6 +21,7 @@ class Fault(msgspec.Struct, frozen=True):
     """`hold_s` is how long it lasts, drawn between the two. `disks` needs the small filesystems, hence root.
 
     A fault that `destroys` takes bytes that nobody else has any more. Lines may be lost then, but not silently.
+    One that `repeats` takes what the agent knew of its own work: lines may come again under other ids.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Fault(msgspec.Struct, frozen=True):
     hold_s: tuple[float, float] = (0.2, 2.0)
     disks: bool = False
     destroys: bool = False
+    repeats: bool = False
 
 
 def _nothing(world: World) -> None:
@@ -191,19 +193,25 @@ def _database_files(world: World) -> list[Path]:
     return sorted(path for path in world.data_dir.iterdir() if path.is_file() and ".db" in path.name)
 
 
-def _flip_in_database(world: World) -> None:
+def _kill_before_damage(world: World) -> None:
+    """What the ledger had said up to now has been said, even if it is damaged now."""
     world.kill()
+    world.judge.read_ledger()
+
+
+def _flip_in_database(world: World) -> None:
+    _kill_before_damage(world)
     _flip_bits(_database_files(world), world, 20)
 
 
 def _truncate_database(world: World) -> None:
-    world.kill()
+    _kill_before_damage(world)
     for path in _database_files(world):
         os.truncate(path, world.rng.randrange(path.stat().st_size + 1))
 
 
 def _delete_database(world: World) -> None:
-    world.kill()
+    _kill_before_damage(world)
     for path in _database_files(world):
         path.unlink()
 
@@ -271,15 +279,22 @@ FAULTS = [
     Fault("rotation storm, kill -9", _storm_and_kill, _start, hold_s=(0.0, 0.3)),
     Fault("inotify queue overflow", _overflow, _thaw, hold_s=(0.0, 0.2)),
     Fault("inotify watch limit 1", _one_watch_only, _all_watches, hold_s=(1.0, 3.0)),
-    Fault("database bit flips", _flip_in_database, _start, hold_s=(0.0, 0.2)),
-    Fault("database truncated", _truncate_database, _start, hold_s=(0.0, 0.2)),
-    Fault("database deleted", _delete_database, _start, hold_s=(0.0, 0.2)),
+    Fault("database bit flips", _flip_in_database, _start, hold_s=(0.0, 0.2), repeats=True),
+    Fault("database truncated", _truncate_database, _start, hold_s=(0.0, 0.2), repeats=True),
+    Fault("database deleted", _delete_database, _start, hold_s=(0.0, 0.2), repeats=True),
     Fault("spool bit flips", _spool_then(_flip_in_spool), _back_to_normal, hold_s=(0.0, 0.2), destroys=True),
     Fault("spool truncated", _spool_then(_truncate_spool), _back_to_normal, hold_s=(0.0, 0.2), destroys=True),
     Fault("disk full: database", _fill(_state), _empty(_state), hold_s=(1.0, 4.0), disks=True),
     Fault("disk full: spool", _fill_spool_while_down, _empty(_spool), hold_s=(1.0, 4.0), disks=True),
-    Fault("power loss", _lose_power, _start, hold_s=(0.0, 0.2), disks=True),
-    Fault("power loss, backend down", _lose_power_while_spooling, _back_to_normal, hold_s=(0.0, 0.2), disks=True),
+    Fault("power loss", _lose_power, _start, hold_s=(0.0, 0.2), disks=True, repeats=True),
+    Fault(
+        "power loss, backend down",
+        _lose_power_while_spooling,
+        _back_to_normal,
+        hold_s=(0.0, 0.2),
+        disks=True,
+        repeats=True,
+    ),
     Fault("read-only at start", _read_only_start, _read_write, hold_s=(1.0, 3.0), disks=True),
 ]
 

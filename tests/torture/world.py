@@ -11,38 +11,26 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from tests.support.agent import Agent
 from tests.support.backend import Backend
 from tests.support.oracle import Oracle
+from tests.support.streams import ROTATIONS
 from tests.support.waiting import NotInTimeError, wait_for
-from tests.support.writer import ROTATIONS, Load, Writer
+from tests.support.writer import Load, Writer
 from tests.torture.disks import Disks
+from tests.torture.judge import Judge, Tally
 
+DATABASE = "checkpoint.db"
 RECOVERY_LIMIT_S = 90.0
+QUIET_S = 1.0
 # What is compressed while the agent is away and was never seen by it is excluded from reading by the configuration.
 SURVIVABLE = tuple(how for how in ROTATIONS if how != "rename_gzip")
 
 
-class Tally(msgspec.Struct):
-    """A row of the table: what one fault did over all its injections."""
-
-    fault: str
-    injected: int = 0
-    written: int = 0
-    lost: int = 0
-    twice: int = 0
-    unaccounted: int = 0  # lines that are lost while the ledger names nothing, and bytes the audit can't find
-    wrong: int = 0  # altered or out of order
-    recovered_s: list[float] = msgspec.field(default_factory=list)
-
-
 class Audit(NamedTuple):
-    """The sums of `hostagent audit`: bytes in the spool, how much the ledger has grown to, bytes nobody can find."""
+    """The sums of `hostagent audit`: bytes in the spool, bytes nobody can find."""
 
     spooled: int
-    losses: int
     unaccounted: int
 
 
@@ -83,8 +71,6 @@ class World:
         self.data_dir = directory / "state"
         self.spool_dir = self.data_dir / "spool"
         self.oracle = Oracle()
-        self._written_off = 0
-        self._losses_before = 0
         self._exits = contextlib.ExitStack()
         if disks:
             places = [(directory / "state.img", self.data_dir), (directory / "spool.img", self.spool_dir)]
@@ -95,6 +81,7 @@ class World:
             str(self.logs), streams=streams, bytes_per_s=bytes_per_s, seed=seed, storm_per_s=1.0, rotations=SURVIVABLE
         )
         self.writer = self._exits.enter_context(Writer(self.calm))
+        self.judge = Judge(self.data_dir / DATABASE, self.oracle, self.writer, lambda: self.agent.running)
 
     def close(self) -> None:
         self._exits.close()
@@ -124,11 +111,21 @@ class World:
 
         wait_for(more, "traffic", so_far=self.agent.tail)
 
-    def settle(self, tally: Tally) -> None:
-        """After a fault: wait until what was written up to now has arrived, and judge it."""
+    def settle(self, tally: Tally, *, repeats: bool) -> None:
+        """After a fault: wait until what was written up to now has arrived, or will not come any more."""
         healed_s = time.monotonic()
         written = self.writer.state()
-        before = (self.oracle.twice, self._wrong())
+        self._wait_for_all(written)
+        if self._complete(written):
+            tally.recovered_s.append(time.monotonic() - healed_s)
+        if repeats:
+            self._wait_for_the_last_repeat()
+        self.judge.miss(tally, written)
+        self.judge.charge(tally)
+        self.judge.read_ledger()
+        self.writer.order("remove_rotated")
+
+    def _wait_for_all(self, written: dict[str, int]) -> None:
         stuck = _Stuck(self)
         with contextlib.suppress(NotInTimeError):
             wait_for(
@@ -137,25 +134,16 @@ class World:
                 timeout_s=RECOVERY_LIMIT_S,
                 poll_s=0.05,
             )
-        if self._complete(written):
-            tally.recovered_s.append(time.monotonic() - healed_s)
-        else:
-            self._write_off(written, tally)
-        self.writer.order("remove_rotated")
-        tally.twice += self.oracle.twice - before[0]
-        tally.wrong += self._wrong() - before[1]
 
-    def _write_off(self, written: dict[str, int], tally: Tally) -> None:
-        """Lines that will not come any more: the ledger must have grown by something."""
-        missing = self.oracle.missing(written)
-        lost = _lines(missing) - self._written_off
-        self._written_off += lost
-        tally.lost += lost
-        audit = self.audit()
-        if audit.losses <= self._losses_before:
-            tally.unaccounted += lost
-        self._losses_before = audit.losses
-        self.oracle.write_off(missing)
+    def _wait_for_the_last_repeat(self) -> None:
+        """What is sent again from the files' beginnings may still be on its way when nothing is missing any more."""
+        twice, since_s = -1, time.monotonic()
+        deadline_s = since_s + RECOVERY_LIMIT_S
+        while time.monotonic() < min(since_s + QUIET_S, deadline_s):
+            self.oracle.take(self.backend.new_arrivals())
+            if self.oracle.twice != twice:
+                twice, since_s = self.oracle.twice, time.monotonic()
+            time.sleep(0.05)
 
     def audit(self) -> Audit:
         """What `hostagent audit` says now, over all sources and outputs."""
@@ -163,22 +151,21 @@ class World:
         accounts = [one["account"] for one in found["sources"]]
         return Audit(
             spooled=sum(account["spooled"] for account in accounts),
-            losses=sum(account["lost"] for account in accounts)
-            + sum(one["unsized_losses"] for one in found["sources"]),
             unaccounted=int(found["unaccounted"]),
         )
 
-    def finish(self) -> tuple[dict[str, int], int]:
-        """Stop writing and the agent; what was written, and how many lines are still missing then."""
-        written = self.writer.stop()
-        with contextlib.suppress(NotInTimeError):
-            wait_for(lambda: self._complete(written), "the last lines", timeout_s=RECOVERY_LIMIT_S, poll_s=0.05)
+    def finish(self) -> Tally:
+        """Stop writing and the agent, and judge; what was missed or came wrong only now is in the answer."""
+        tally = Tally("the end")
+        written = self.writer.order("pause")
+        self._wait_for_all(written)
         self.agent.stop()
         self._complete(written)
-        return written, _lines(self.oracle.missing(written)) - self._written_off
-
-    def _wrong(self) -> int:
-        return len(self.oracle.altered) + len(self.oracle.disordered)
+        self.judge.miss(tally, written)
+        self.judge.charge(tally)
+        self.judge.read_ledger()
+        self.judge.judge()
+        return tally
 
     def _complete(self, written: dict[str, int]) -> bool:
         self.oracle.take(self.backend.new_arrivals())

@@ -1,0 +1,135 @@
+"""Says what each fault has cost, to the byte: which lines never came, and whether the ledger knows of each of them.
+
+The ledger is read from the agent's database, never written. Its entries name a row of `files`; the writer says whose
+bytes that row describes. Nothing is judged before all is over: a line that comes late is not lost.
+"""
+
+import contextlib
+import shutil
+import sqlite3
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from tests.support.generations import uncovered
+from tests.support.oracle import Oracle
+from tests.support.writer import Writer
+
+_LEDGER = """
+    SELECT losses.start, losses.end, files.device, files.inode, files.birth_ns, files.fingerprint_length,
+    files.fingerprint FROM losses JOIN files ON files.id = losses.file
+"""
+_UNSIZED = -1
+_WRAP = 1 << 64
+
+
+class Tally(msgspec.Struct):
+    """A row of the table: what one fault did over all its injections.
+
+    `missing` are the lines that had not come when the fault's time was up, `lost` those of them that never came.
+    """
+
+    fault: str
+    injected: int = 0
+    written: int = 0
+    missing: int = 0
+    lost: int = 0
+    unaccounted: int = 0  # bytes that never came and that the ledger does not name
+    twice: int = 0
+    altered: int = 0
+    disordered: int = 0
+    recovered_s: list[float] = msgspec.field(default_factory=list)
+
+
+class _Gap(NamedTuple):
+    """Lines [first, last) of a stream that were first missed after this fault."""
+
+    tally: Tally
+    stream: str
+    first: int
+    last: int
+
+
+class Judge:
+    """Compares what was written, what arrived and what the ledger says."""
+
+    def __init__(self, database: Path, oracle: Oracle, writer: Writer, running: Callable[[], bool]) -> None:
+        self._database = database
+        self._running = running
+        self._oracle = oracle
+        self._writer = writer
+        self._gaps: list[_Gap] = []
+        self._ledger: defaultdict[tuple[str, int], set[tuple[int, int | None]]] = defaultdict(set)
+        self._owners: dict[tuple[int, int, int, int, str], tuple[str, int] | None] = {}
+        self._seen = (0, 0, 0)
+
+    def miss(self, tally: Tally, written: Mapping[str, int]) -> None:
+        """Lines that are waited for no longer are this fault's."""
+        missing = self._oracle.newly_missing(written)
+        for stream, ranges in missing.items():
+            self._gaps += [_Gap(tally, stream, first, last) for first, last in ranges]
+            tally.missing += sum(last - first for first, last in ranges)
+        self._oracle.write_off(missing)
+
+    def charge(self, tally: Tally) -> None:
+        """What has come twice, altered or out of order since the last call is this fault's."""
+        seen = (self._oracle.twice, len(self._oracle.altered), len(self._oracle.disordered))
+        twice, altered, disordered = (now - before for now, before in zip(seen, self._seen, strict=True))
+        tally.twice += twice
+        tally.altered += altered
+        tally.disordered += disordered
+        self._seen = seen
+
+    def read_ledger(self) -> None:
+        """Take over what the ledger says now. What it has said once counts, even if its database is damaged later."""
+        with contextlib.suppress(sqlite3.DatabaseError), self._connected() as connection:
+            rows = connection.execute(_LEDGER).fetchall()
+            keys = [(row[2] % _WRAP, row[3] % _WRAP, row[4], row[5], bytes(row[6]).hex()) for row in rows]
+            unknown = sorted({key for key in keys if self._owners.get(key) is None})
+            self._owners.update(zip(unknown, self._writer.whose(unknown), strict=True))
+            for (start, end, *_), key in zip(rows, keys, strict=True):
+                if (owner := self._owners[key]) is not None:
+                    self._ledger[owner].add((start, None if end == _UNSIZED else end))
+
+    def judge(self) -> None:
+        """Put what never came, and what of it is nowhere in the ledger, to the fault after which it was missed."""
+        lost = [
+            _Gap(gap.tally, gap.stream, first, last)
+            for gap in self._gaps
+            for first, last in self._oracle.never_came(gap.stream, gap.first, gap.last)
+        ]
+        where = self._writer.where([(gap.stream, gap.first, gap.last) for gap in lost])
+        for gap, places in zip(lost, where, strict=True):
+            gap.tally.lost += gap.last - gap.first
+            for place in places:
+                ranges = self._ledger.get((gap.stream, place.generation), ())
+                gap.tally.unaccounted += uncovered(place.start, place.end, ranges)
+
+    def said_in_vain(self) -> int:
+        """How many lines arrived although the ledger gives all their bytes up: it must not simply name everything."""
+        places = [
+            (stream, generation, start, end)
+            for (stream, generation), ranges in self._ledger.items()
+            for start, end in ranges
+            if end is not None
+        ]
+        found = zip(places, self._writer.lines(places), strict=True)
+        return sum(self._oracle.has(stream, lines) for (stream, *_), lines in found)
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        """The database beside a running agent; of one that stands still a copy, for its log has to be replayed."""
+        if self._running():
+            uri = f"{self._database.absolute().as_uri()}?mode=ro"
+            with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=10)) as connection:
+                yield connection
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for path in self._database.parent.glob(self._database.name + "*"):
+                shutil.copyfile(path, Path(folder) / path.name)
+            with contextlib.closing(sqlite3.connect(Path(folder) / self._database.name)) as connection:
+                yield connection
