@@ -1,6 +1,7 @@
 """`hostagent run`: the daemon itself, in the foreground.
 
-Checks nothing and prints nothing: that is the daemon's work, which is imported only here.
+Checks nothing and prints nothing: that is the daemon's work, which is imported only here. The one thing it begins is
+listening to signals, as that can't be too early.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ def run(ctx: click.Context, config_path: str, once: bool) -> None:
 
     Ends on SIGTERM or Ctrl-C, after what has been read is delivered or kept for next time.
     """
+    from hostagent.daemon.signals import Signals
+
+    signals = Signals()
+    # Loading the agent takes long enough for somebody to change their mind.
     from hostagent.daemon.agent import run as run_agent
 
-    ctx.exit(run_agent(Path(config_path), once=once))
+    ctx.exit(run_agent(Path(config_path), signals, once=once))

@@ -7,7 +7,6 @@ lane's sender delivers blocks and moves positions in the checkpoint. The main th
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from hostagent.daemon.network import NetworkWatch
 from hostagent.daemon.reloading import Reloading
 from hostagent.daemon.reports import Reports
 from hostagent.daemon.requests import Requests
+from hostagent.daemon.signals import Signals
 from hostagent.daemon.wiring import Assembly, Callbacks, load_checked
 from hostagent.deliver.lane import Lane
 from hostagent.errors import EXIT_FAILURE, EXIT_OK, StateError
@@ -53,29 +53,26 @@ FORGET_AFTER_NS = 48 * 3600 * 1_000_000_000
 """Rows of files that are gone are kept this long: a file may come back (unmounted disk, restored directory)."""
 
 
-def run(config_path: Path, *, once: bool) -> int:
+def run(config_path: Path, signals: Signals, *, once: bool) -> int:
     """Run the agent in the foreground until a signal ends it, or, with `once`, until what is there is delivered."""
     plugins = build_plugin_manager()
     parts = collect_parts(plugins)
     config = load_checked(config_path, parts)
     start_logging(config.log)
     clock = Clock()
-    daemon = Daemon(Assembly(config, plugins, parts, clock), config_path, parts, clock)
-    signal.signal(signal.SIGTERM, daemon.on_stop)
-    signal.signal(signal.SIGINT, daemon.on_stop)
-    signal.signal(signal.SIGHUP, daemon.on_reload)
-    return daemon.run(once=once)
+    signals.begin()
+    return Daemon(Assembly(config, plugins, parts, clock), config_path, parts, clock, signals).run(once=once)
 
 
 class Daemon:
     """One running agent."""
 
-    def __init__(self, assembly: Assembly, config_path: Path, parts: Parts, clock: Clock) -> None:
+    def __init__(self, assembly: Assembly, config_path: Path, parts: Parts, clock: Clock, signals: Signals) -> None:
         self._assembly = assembly
         self._clock = clock
-        self._stop = threading.Event()
-        self._wake = threading.Event()
-        self._reload_asked = False
+        self._stop = signals.stop
+        self._wake = signals.wake
+        self._reload_asked = signals.reload
         self._failure = ""
         self._memory = Memory()
         self._upkeep_at_s = 0.0
@@ -131,16 +128,6 @@ class Daemon:
         self.network = NetworkWatch(self._on_network, clock)
         addresses = [parse_listen(text) for text in config.api.listen]
         self.api = Api(addresses, reports.routes(), clock, tcp_serves_all=config.api.tcp_serves_all)
-
-    def on_stop(self, _number: int, _frame: object) -> None:
-        """Stop, as the service manager or a person at the terminal asks."""
-        self._stop.set()
-        self._wake.set()
-
-    def on_reload(self, _number: int, _frame: object) -> None:
-        """Look at the configuration now, as the service manager asks."""
-        self._reload_asked = True
-        self._wake.set()
 
     def run(self, *, once: bool) -> int:
         """Start every stage, keep watch until the end, stop them in the order in which a line travels."""
@@ -279,8 +266,8 @@ class Daemon:
             self._failure = f"the checkpoint can't be used any more: {notices}"
             self._stop.set()
             return
-        if self.reloading.changed() or self._reload_asked:
-            self._reload_asked = False
+        if self.reloading.changed() or self._reload_asked.is_set():
+            self._reload_asked.clear()
             self.notifier.reloading()
             self.reloading.reload()
             self.notifier.ready()

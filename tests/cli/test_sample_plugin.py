@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hostagent.hookspecs import Specs
+from tests.support.packages import install_metadata
 
 SAMPLE = Path(__file__).resolve().parents[1] / "sample_plugin"
 HOOKS = {name for name in vars(Specs) if name.startswith("hostagent_")}
@@ -25,11 +26,7 @@ def site(tmp_path: Path) -> Path:
     shutil.copytree(
         SAMPLE / "hostagent_sample", site / "hostagent_sample", ignore=shutil.ignore_patterns("__pycache__")
     )
-    info = site / f"hostagent_sample-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-    entries = "".join(f"{name} = {value}\n" for name, value in project["entry-points"]["hostagent"].items())
-    (info / "entry_points.txt").write_text(f"[hostagent]\n{entries}")
+    install_metadata(site, project["name"], project["entry-points"]["hostagent"], project["version"])
     return site
 
 

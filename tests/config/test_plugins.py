@@ -10,6 +10,7 @@ import pytest
 from hostagent.errors import ConfigError
 from hostagent.hookspecs import Specs
 from hostagent.plugins import BUILTINS, HOOKS, build_plugin_manager, collect_parts
+from tests.support.packages import install_module
 
 Install = Callable[[str, str], None]
 
@@ -32,11 +33,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def installed(name: str, code: str) -> None:
-        (tmp_path / f"{name}.py").write_text(code)
-        info = tmp_path / f"{name}-1.5.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
-        (info / "entry_points.txt").write_text(f"[hostagent]\n{name} = {name}\n")
+        install_module(tmp_path, name, code, version="1.5")
         importlib.invalidate_caches()
 
     yield installed

@@ -11,6 +11,7 @@ import pytest
 from tests.hostile.scene import Scene, append, numbered
 from tests.support.lines import make_line
 from tests.support.oracle import Oracle
+from tests.support.packages import install_metadata, seen_by_agents
 from tests.support.streams import LogStream
 
 PLUGIN = Path(__file__).parent / "trap_plugin" / "hostagent_trap"
@@ -21,11 +22,8 @@ def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plugin package, installed where the agent finds it."""
     site = tmp_path / "site"
     shutil.copytree(PLUGIN, site / "hostagent_trap", ignore=shutil.ignore_patterns("__pycache__"))
-    info = site / "hostagent_trap-1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hostagent-trap\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[hostagent]\ntrap = hostagent_trap\n")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH", "")])))
+    install_metadata(site, "hostagent_trap", {"trap": "hostagent_trap"})
+    seen_by_agents(site, monkeypatch)
 
 
 def suspended(scene: Scene) -> set[str]:
