@@ -43,17 +43,17 @@ class Multiline:
         between = absent_byte(text.data)
         if between is None:
             return None
-        joined = replace(self._breaks, text.data[:-1], between)
-        if len(joined) > self._max_bytes and max(map(len, joined.split(between))) > self._max_bytes:
+        joined = replace(self._breaks, text.data, between)
+        if len(joined) > self._max_bytes and max(map(len, joined[:-1].split(between))) > self._max_bytes:
             return None
-        consumed = framed.consumed
-        if not final:
-            ended, _, held = joined.rpartition(between)
-            if not ended and not joined.startswith(between):
+        if final:
+            ended, consumed = joined[:-1] + between, framed.consumed
+        else:
+            end = joined.rfind(between) + 1
+            if not end:
                 return Framed([], 0)
-            joined = ended
-            consumed = _start_of_last(held.count(b"\n") + 1, framed, data)
-        records = Text(_ONE_COLUMN, joined + between, (between,))
+            ended, consumed = joined[:end], _start_of_last(joined.count(b"\n", end), framed, data)
+        records = Text(_ONE_COLUMN, ended, (between,))
         return Framed([Batch(rows=-1, constants=batch.constants, text=records)], consumed)
 
 
@@ -83,4 +83,4 @@ def _breaks_between_records(config: MultilineConfig) -> Compiled | None:
     if len({confined.flags for _, confined in looks}) != 1:
         return None
     found = "|".join(f"(?{look}{confined.each_line})" for look, confined in looks)
-    return compile_pattern(rf"\n(?:{found})", looks[0][1].flags)
+    return compile_pattern(rf"\n(?:{found})(?!\Z)", looks[0][1].flags)

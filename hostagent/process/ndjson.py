@@ -51,12 +51,13 @@ def encode_text(text: Text, constants: Mapping[str, Scalar]) -> Encoded:
         return Encoded(b"", 0)
     opening, *between = openings(text.names, constants)
     fillings = (*between, CLOSING + opening)
-    if any(sep in filling for index, sep in enumerate(text.seps) for filling in fillings[:index]):
-        split = raw_columns(text)
-        escaped = split if text.escaped else [escape_all(values) for values in split]
-        return _interleave(text.names, list(chain.from_iterable(zip(*escaped, strict=True))), constants)
-    body, rows = (fill if text.escaped else rewrite)(text.data, text.seps, fillings)
-    return Encoded(b"".join((opening, memoryview(body)[: -len(opening)])), rows)
+    filled = (fill if text.escaped else rewrite)(text.data, text.seps, fillings)
+    if filled is not None:
+        body, rows = filled
+        return Encoded(b"".join((opening, memoryview(body)[: -len(opening)])), rows)
+    split = raw_columns(text)
+    escaped = split if text.escaped else [escape_all(values) for values in split]
+    return _interleave(text.names, list(chain.from_iterable(zip(*escaped, strict=True))), constants)
 
 
 def encode_values(names: tuple[str, ...], values: list[tuple[bytes, ...]], constants: Mapping[str, Scalar]) -> Encoded:

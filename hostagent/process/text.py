@@ -7,6 +7,7 @@ bulk, by the interpreter's own loops.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from typing import AnyStr
 
@@ -14,8 +15,11 @@ import orjson
 
 from hostagent.model import Batch, Text
 
-# Bytes that hardly occur in a log and so serve to set rows apart whose text has line breaks in it.
+# Bytes that hardly occur in a log and so serve to set rows apart whose text has line breaks in it. Those of the first
+# kind stand in a JSON string as they are.
+PLAIN = (b"\x7f", b"^", b"~", b"`", b"|")
 RARE = (
+    *PLAIN,
     b"\x1e",
     b"\0",
     b"\x1f",
@@ -47,9 +51,9 @@ def absent_byte(data: bytes) -> bytes | None:
     return next((byte for byte in RARE if byte not in data), None)
 
 
-def absent_bytes(data: bytes, count: int) -> list[bytes] | None:
+def absent_bytes(data: bytes, count: int, among: Iterable[bytes] = RARE) -> list[bytes] | None:
     """So many of them; None when there are not as many."""
-    free = list(islice((byte for byte in RARE if byte not in data), count))
+    free = list(islice((byte for byte in among if byte not in data), count))
     return free if len(free) == count else None
 
 

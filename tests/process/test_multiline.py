@@ -30,10 +30,13 @@ CONFIGS: list[dict[str, Any]] = [
     {"start": "^A", "continue_": "^ "},
     {"start": r"^(A|é)(?P<g>.)?"},
     {"start": r"\BA"},
+    {"start": ""},
+    {"start": "^$"},
     {"start": "^A", "max_bytes": 6},
     {"continue_": "", "max_bytes": 4},
 ]
-lines = st.lists(st.sampled_from(["A", "Ab", " x", "\tat", "", ";", "b;", "é", "xA", "\x1e", "\0", '"\\']), max_size=12)
+LINES = ["A", "Ab", " x", "\tat", "", ";", "b;", "é", "xA", "\x1e", "\0", "\x7f", "^~`|", '"\\']
+lines = st.lists(st.sampled_from(LINES), max_size=12)
 stops = st.lists(st.integers(0, 60), max_size=5)
 hows: st.SearchStrategy[InvalidUtf8] = st.sampled_from(["replace", "base64"])
 configs = st.sampled_from(CONFIGS)

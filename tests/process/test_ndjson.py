@@ -21,6 +21,7 @@ HOSTILE = [
     "{",
     "}",
     "\x7f",
+    "^~`|\x7f",
     "\u2028",
     "\ufffd",
     "é",
@@ -33,7 +34,7 @@ HOSTILE = [
 piece = st.one_of(st.sampled_from(HOSTILE), st.characters(max_codepoint=0x20), st.text(max_size=5))
 value = st.lists(piece, max_size=6).map("".join).map(lambda text: text.encode("utf-8", "replace"))
 scalars = st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=5))
-constants = st.dictionaries(st.sampled_from(["host", "path", "a%b", "c", 'q"', ""]), scalars, max_size=4)
+constants = st.dictionaries(st.sampled_from(["host", "path", "a%b", "c", 'q"', "^\x7f", ""]), scalars, max_size=4)
 
 
 def text_of(names: tuple[str, ...], rows: list[tuple[bytes, ...]], seps: tuple[bytes, ...]) -> Batch:
@@ -50,7 +51,7 @@ def by_orjson(names: tuple[str, ...], rows: list[tuple[bytes, ...]], fixed: dict
     return b"".join(lines)
 
 
-@given(st.lists(value, max_size=8), constants, st.sampled_from([b"\n", b"\x1e", b"\0", b"\t", b"--end--"]))
+@given(st.lists(value, max_size=8), constants, st.sampled_from([b"\n", b"\0", b"\t", b"\x7f", b"^", b"--end--"]))
 def test_one_text_column_is_what_orjson_writes_per_record(
     values: list[bytes], fixed: dict[str, Scalar], sep: bytes
 ) -> None:
