@@ -14,10 +14,11 @@ from typing import NamedTuple, Protocol
 
 from hostagent.clock import Clock
 from hostagent.deliver.compress import Compressor
+from hostagent.deliver.late_spool import LateSpool
 from hostagent.deliver.pieces import delivery_of, without_payload
 from hostagent.deliver.status import Counters
 from hostagent.errors import StateError
-from hostagent.hookspecs import Encoder
+from hostagent.hookspecs import Encoder, Notice
 from hostagent.model import Block, Delivery
 from hostagent.state.letters import LetterPart
 from hostagent.state.rows import InflightPart, parts_of
@@ -60,10 +61,11 @@ class Backlog:
     def __init__(
         self,
         *,
+        output: str,
         encoder: Encoder,
         make_compressor: Callable[[], Compressor],
         journal: Journal,
-        spool: Spool | None,
+        spool: Spool | LateSpool | None,
         clock: Clock,
         counters: Counters,
         max_blocks: int,
@@ -72,11 +74,13 @@ class Backlog:
     ) -> None:
         self.wake = threading.Event()
         self.spool_fault = ""
+        self._output = output
         self._encoder = encoder
         self._compressor = make_compressor()
         self._make_compressor = make_compressor
         self._journal = journal
-        self._spool = spool
+        self._late = spool if isinstance(spool, LateSpool) else None
+        self._spool = spool if isinstance(spool, Spool) else None
         self._clock = clock
         self._counters = counters
         self._max_blocks = max_blocks
@@ -155,6 +159,41 @@ class Backlog:
         """Whether a commit should come before the next block is sent."""
         return not self._begun or bool(self._done and self._clock.monotonic_s() - self._done_since_s >= ACK_DELAY_S)
 
+    @property
+    def spool(self) -> Spool | None:
+        """The spool, unless it can't be opened; from any thread."""
+        return self._spool
+
+    def spool_notices(self) -> list[Notice]:
+        """What is the matter with the spool; from any thread."""
+        spool, late = self._spool, self._late
+        if spool is None:
+            return [late.notice()] if late is not None else []
+        fault = self.spool_fault
+        hint = "what is in memory waits there and reading waits with it; nothing is lost"
+        now = [Notice(f"spool {self._output}", fault, hint)] if fault and fault != spool.full else []
+        return [*spool.notices(), *now]
+
+    def spool_due_in_s(self) -> float | None:
+        """Seconds until a spool that could not be opened is tried again; None when there is nothing to try."""
+        return self._late.due_in_s() if self._late is not None else None
+
+    def look_for_spool(self) -> bool:
+        """Try to open a spool that could not be opened; True when what `head` gave has to wait behind what it holds."""
+        if self._late is None or self._late.due_in_s() > 0:
+            return False
+        spool = self._late.open()
+        if spool is None:
+            return False
+        with self._lock:
+            self._spool, self._late = spool, None
+            head = self._head
+            if head is None or head.waiting is None or not self.spooling:
+                return False
+            self._begun.appendleft(head.waiting)
+            self._head = None
+            return True
+
     def oldest_s(self) -> float | None:
         """When the oldest block in memory was cut, None when there is none."""
         with self._lock:
@@ -178,6 +217,8 @@ class Backlog:
                 self._fresh.clear()
             self._acked.extend(self._done)
             self._done = []
+            if not (spooling or divert or self._wanted):
+                self.spool_fault = ""
         while self._acked:  # one by one, so that an error in there repeats nothing
             self._on_acked(self._acked.popleft())
 

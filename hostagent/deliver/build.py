@@ -17,12 +17,15 @@ from hostagent.config.parts import Parts
 from hostagent.deliver.compress import build_compressor
 from hostagent.deliver.credits import Credits
 from hostagent.deliver.lane import Lane
+from hostagent.deliver.late_spool import LateSpool
 from hostagent.deliver.transfer import DeadLetterBox
 from hostagent.errors import StateError
-from hostagent.hookspecs import Notice, Wiring
+from hostagent.hookspecs import Wiring
 from hostagent.model import Block
 from hostagent.state.checkpoint import Checkpoint
+from hostagent.state.faults import os_fault
 from hostagent.state.spool import Spool
+from hostagent.state.spooled import SPOOL_DIRECTORY
 
 
 def encoder_key(encoding: PartConfig) -> str:
@@ -49,7 +52,6 @@ def build_lane(
     on_acked: Callable[[Block], None],
 ) -> Lane:
     """Build an output's encoder, compressor, output, spool and lane; what an earlier run spooled counts as acked."""
-    spool, notices = _open_spool(config, wiring, checkpoint)
     return Lane(
         name=config.name,
         encoder=parts.encoders[config.encoding.type].build(config.encoding.options, wiring),
@@ -58,8 +60,7 @@ def build_lane(
         make_compressor=partial(build_compressor, compression_of(config), config.compression_level),
         journal=checkpoint,
         epoch=checkpoint.epoch,
-        spool=spool,
-        notices=notices,
+        spool=_open_spool(config, wiring, checkpoint),
         dead_letters=dead_letters,
         credits=credits,
         clock=wiring.clock,
@@ -70,14 +71,22 @@ def build_lane(
     )
 
 
-def _open_spool(
-    config: OutputConfig, wiring: Wiring, checkpoint: Checkpoint
-) -> tuple[Spool | None, tuple[Notice, ...]]:
-    """The spool of an output; without one when its directory can't be used, which an operator has to be told."""
+def _open_spool(config: OutputConfig, wiring: Wiring, checkpoint: Checkpoint) -> Spool | LateSpool:
+    """The spool of an output, or what tries again when its directory can't be used now."""
+
+    def open_spool() -> Spool:
+        try:
+            spool = Spool.open(wiring.data_dir, config.name, config.spool, wiring.clock, checkpoint.add_losses)
+        except OSError as error:
+            raise os_fault(wiring.data_dir / SPOOL_DIRECTORY, "use the spool", error) from error
+        try:
+            checkpoint.adopt_spooled(spool.contents())
+        except BaseException:
+            spool.close()
+            raise
+        return spool
+
     try:
-        spool = Spool.open(wiring.data_dir, config.name, config.spool, wiring.clock, checkpoint.add_losses)
-        checkpoint.adopt_spooled(spool.contents())
+        return open_spool()
     except StateError as error:
-        hint = "the output works without it; what it holds is delivered after a restart that can open it"
-        return None, (Notice(f"spool {config.name}", f"it can't be used: {error}", hint),)
-    return spool, ()
+        return LateSpool(config.name, open_spool, wiring.clock, error)

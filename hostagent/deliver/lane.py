@@ -6,7 +6,7 @@ where there is no room it says so, and the files are the buffer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 
 from hostagent.clock import Clock
 from hostagent.deliver.again import Again
@@ -14,6 +14,7 @@ from hostagent.deliver.backlog import Backlog, Journal
 from hostagent.deliver.blocks import BlockBuilder
 from hostagent.deliver.compress import Compressor
 from hostagent.deliver.credits import Credits
+from hostagent.deliver.late_spool import LateSpool
 from hostagent.deliver.pieces import delivery_of_records
 from hostagent.deliver.sender import Sender
 from hostagent.deliver.status import Condition, Counters, LaneStatus
@@ -44,8 +45,7 @@ class Lane:
         make_compressor: Callable[[], Compressor],
         journal: Journal,
         epoch: str,
-        spool: Spool | None,
-        notices: Sequence[Notice] = (),
+        spool: Spool | LateSpool | None,
         dead_letters: DeadLetterBox,
         credits: Credits,  # noqa: A002 - the pool's name everywhere else
         clock: Clock,
@@ -66,11 +66,10 @@ class Lane:
             output=name, epoch=epoch, encoder_key=encoder_key, max_bytes=max_block_bytes, max_wait_s=max_wait_s
         )
         self._stopping = False
-        self._spool = spool
-        self._start_notices = notices
         self._counters = Counters()
         self._condition = Condition(clock)
         self._backlog = Backlog(
+            output=name,
             encoder=encoder,
             make_compressor=make_compressor,
             journal=journal,
@@ -189,6 +188,7 @@ class Lane:
         state, since_ns = self._condition.state
         error, error_ns = self._condition.error
         counters = self._counters
+        spool = self._backlog.spool
         return LaneStatus(
             name=self.name,
             state=state,
@@ -198,14 +198,14 @@ class Lane:
             queued_blocks=self._backlog.waiting,
             unacked_blocks=counters.blocks_cut - self._acked_blocks,
             unsent_bytes=counters.encoded_bytes_cut - self._finished_bytes,
-            spool=self._spool.stats() if self._spool is not None else SpoolStats(),
+            spool=spool.stats() if spool is not None else SpoolStats(),
             spool_fault=self._backlog.spool_fault,
             counters=counters,
         )
 
     def notices(self) -> list[Notice]:
         """What an operator should know about this output and its spool; from any thread."""
-        now = [*self._start_notices, *(self._spool.notices() if self._spool is not None else ())]
+        now = self._backlog.spool_notices()
         if self._sender.failing:
             waiting = "nothing is lost, delivery goes on by itself when it works again"
             now.append(Notice(f"output {self.name}", self._condition.error[0], waiting))

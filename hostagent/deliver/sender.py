@@ -38,6 +38,10 @@ class Stopped(Exception):  # noqa: N818 - leaving at a stop is no error
     """Raised through a delivery when the time to stop has come; what was not finished stays in flight or spooled."""
 
 
+class Overtaken(Exception):  # noqa: N818 - this is no error either
+    """Raised through a delivery when older blocks have turned up: it comes again behind them."""
+
+
 class Sender:
     """One output's thread. Everything here runs in that thread, except `start`, `stop`, `join`, `alive` and `nudge`."""
 
@@ -132,13 +136,22 @@ class Sender:
             log.info("output %s: delivers again", self._name)
 
     def pause(self, delay_s: float) -> None:
-        """Wait out a back-off, a nudge or a stop; raises Stopped when there is no more time to try.
+        """Wait out a back-off within a delivery; raises Stopped when there is no more time to try.
+
+        Meanwhile a spool that could not be opened is tried again, and raises Overtaken when blocks wait in it.
+        """
+        self._pause(delay_s, delivering=True)
+
+    def _pause(self, delay_s: float, *, delivering: bool = False) -> None:
+        """Wait for so long, or for a nudge or a stop; raises Stopped when there is no more time to try.
 
         Meanwhile, if the output counts as down, what the reader brings goes to the spool.
         """
         until_s = self._clock.monotonic_s() + delay_s
         was_stopping = self._deadline_s is not None
         while True:
+            if delivering and not self._transfer.halfway and self._backlog.look_for_spool():
+                raise Overtaken
             self._spool_while_down()
             now_s = self._clock.monotonic_s()
             if self._deadline_s is not None:
@@ -153,7 +166,8 @@ class Sender:
             if now_s >= until_s:
                 return
             opens_in_s = self._breaker.opens_in_s(now_s) or delay_s
-            ends = (until_s, now_s + opens_in_s, self._deadline_s or until_s)
+            spool_in_s = self._backlog.spool_due_in_s() or delay_s
+            ends = (until_s, now_s + opens_in_s, now_s + spool_in_s, self._deadline_s or until_s)
             self._clock.wait(self._backlog.wake, min(ends) - now_s)
             self._backlog.wake.clear()
 
@@ -172,7 +186,7 @@ class Sender:
                 self.failed(message)
                 log.exception("output %s: %s", self._name, message)
             try:
-                self.pause(self._backoff.next_s())
+                self._pause(self._backoff.next_s())
             except Stopped:
                 break
         self._leave()
@@ -185,6 +199,7 @@ class Sender:
             stopping = self._deadline_s is not None
             if stopping and self._backlog.empty():
                 return
+            self._backlog.look_for_spool()
             delivery = self._with_state(self._backlog.head)
             if delivery is None:
                 if not stopping and self._send_again():
@@ -194,7 +209,10 @@ class Sender:
                 continue
             if stopping and self._clock.monotonic_s() >= (self._deadline_s or 0.0):
                 raise Stopped
-            refused = self._transfer.deliver(delivery, self._backlog.origin)
+            try:
+                refused = self._transfer.deliver(delivery, self._backlog.origin)
+            except Overtaken:
+                continue
             self._count(delivery, self._with_state(self._backlog.delivered), refused)
             if self._backlog.full and self._is_slow():
                 self._with_state(partial(self._backlog.settle, divert=True))
@@ -213,7 +231,7 @@ class Sender:
     def _wait_for_work(self) -> None:
         self._condition.enter("ok")
         if self._deadline_s is None:
-            self._clock.wait(self._backlog.wake, None)
+            self._clock.wait(self._backlog.wake, self._backlog.spool_due_in_s())
 
     def _is_slow(self) -> bool:
         oldest_s = self._backlog.oldest_s()
@@ -236,7 +254,7 @@ class Sender:
             except StateError as error:
                 self._state_failed = True
                 self._note(f"delivery waits: {error}")
-                self.pause(self._backoff.next_s())
+                self._pause(self._backoff.next_s())
                 continue
             if self._state_failed:
                 self._state_failed = False

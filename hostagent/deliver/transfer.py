@@ -107,6 +107,11 @@ class Transfer:
             self._pieces.extendleft(reversed(instead))
         return self._refused
 
+    @property
+    def halfway(self) -> bool:
+        """Whether the delivery has been divided: then some of it may be done with, and nothing may come in between."""
+        return len(self._pieces) != 1 or self._pieces[0] is not self._whole
+
     def _step(self, piece: Delivery) -> Sequence[Delivery]:
         """Bring one piece to a verdict; the pieces that take its place."""
         try:
