@@ -89,6 +89,14 @@ def fingerprint(content: Content, known: Fingerprint | None = None) -> Fingerpri
     return Fingerprint(len(head), _digest(head)) if head else NO_FINGERPRINT
 
 
+def first_fingerprint(content: Content) -> Fingerprint:
+    """How a new file begins; that of nothing where it can't be read: it grows with the first read that works."""
+    try:
+        return fingerprint(content) or NO_FINGERPRINT
+    except OSError:
+        return NO_FINGERPRINT
+
+
 def begins_as(head: bytes, known: Fingerprint) -> bool:
     """Whether these first bytes are those of a fingerprint; a fingerprint of nothing fits everything."""
     return not known.length or (len(head) >= known.length and _digest(head[: known.length]) == known.digest)

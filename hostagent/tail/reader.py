@@ -165,7 +165,7 @@ class Reader:
         self._look()
         for tailed in self.sightings.apply(events):
             self._make_ready(tailed)
-        self._registry.register_new()
+        self._registry.rows.register()
 
     def run(self, stop: threading.Event) -> None:
         """Read until `stop` is set (call `wake` after setting it), then cut what is open."""
@@ -185,7 +185,7 @@ class Reader:
         while goals and not stop.is_set():
             self._look()
             busy = False
-            if self._registry.register_new():
+            if self._registry.rows.register():
                 for tailed in list(goals):
                     if self._ending.holds_back(tailed) and tailed.predecessor in goals:
                         continue
@@ -242,7 +242,7 @@ class Reader:
     def _note_acked(self, block: Block) -> None:
         for part in block.parts:
             for span in part.ranges:
-                tailed = self._registry.by_row.get(span.file)
+                tailed = self._registry.rows.by_id.get(span.file)
                 if tailed is None:
                     continue
                 tailed.note_ack(block.output, span.end, self.heartbeat_s)
@@ -270,7 +270,7 @@ class Reader:
         self._admit()
         until_s = self._clock.monotonic_s() + ROUND_S
         busy = False
-        while self._ready and self._registry.register_new() and self._clock.monotonic_s() < until_s:
+        while self._ready and self._registry.rows.register() and self._clock.monotonic_s() < until_s:
             tailed = self._ready.popleft()
             tailed.queued = False
             busy = self._turn(tailed) or busy
@@ -350,7 +350,7 @@ class Reader:
     # -- what is due ---------------------------------------------------------------------------------------------
 
     def _timeout_s(self) -> float:
-        if self._posted or (self._ready and not self._registry.stalled):
+        if self._posted or (self._ready and not self._registry.rows.stalled):
             return 0.0
         now_s = self._clock.monotonic_s()
         wait_s = IDLE_S
@@ -360,7 +360,7 @@ class Reader:
                 wait_s = min(wait_s, due_s)
         if self._pending:
             wait_s = min(wait_s, min(due for _, due in self._pending.values()) - now_s)
-        wait_s = min(wait_s, self._registry.due_s(now_s))
+        wait_s = min(wait_s, self._registry.rows.due_s(now_s))
         return max(0.0, min(wait_s, self._ending.due_s(now_s), self.sightings.due_s(now_s)))
 
     def _due(self) -> None:
@@ -371,7 +371,7 @@ class Reader:
             del self._pending[tailed]
             self._flush_rest(tailed)
         self._ending.tend(now_s)
-        self._registry.save(now_s)
+        self._registry.rows.save(now_s)
         for tailed in self.sightings.tend(now_s):
             self._make_ready(tailed)
 
@@ -408,7 +408,7 @@ class Reader:
         busy = True
         while busy and self._clock.monotonic_s() < until_s:
             self._look()
-            self._registry.register_new()
+            self._registry.rows.register()
             deleted = [tailed for tailed in self._registry.all_files() if tailed.nameless]
             busy = False
             for tailed in deleted:

@@ -1,35 +1,32 @@
 """The registry: every file that is being read or drained, by path, by identity and by row.
 
-It keeps those three maps true while files begin, move, are replaced and end, and gives new files their rows in the
-checkpoint. What happens to names is told by `sightings`, when to read is the reader's business. Everything here runs in
-the reader's thread.
+It keeps these maps true while files begin, move, are replaced and end. What happens to names is told by `sightings`,
+when to read is the reader's business, and what of it reaches the checkpoint is written by `filerows`. Everything here
+runs in the reader's thread.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import msgspec
 
 from hostagent.clock import Clock
 from hostagent.errors import StateError
-from hostagent.hookspecs import Content, Notice
-from hostagent.model import FileId, Fingerprint
+from hostagent.hookspecs import Notice
+from hostagent.model import FileId
 from hostagent.state.checkpoint import Checkpoint
-from hostagent.state.positions import Start
 from hostagent.state.rows import FileRow
 from hostagent.tail.beneath import NotThereError, beneath, join, path_of
-from hostagent.tail.identity import FINGERPRINT_BYTES, NO_FINGERPRINT, fingerprint, identify
+from hostagent.tail.filerows import SAVE_S, FileRows
+from hostagent.tail.identity import FINGERPRINT_BYTES, fingerprint, first_fingerprint, identify
 from hostagent.tail.known import KnownRows, from_row
 from hostagent.tail.lineage import Continuation, How, Lost, find_continuation
 from hostagent.tail.openfiles import Opened, OpenFiles
 from hostagent.tail.ports import Lane
 from hostagent.tail.refused import Refused
 from hostagent.tail.tailer import PLAIN, Origin, TailedFile
-
-SAVE_S = 1.0
-RETRY_S = 1.0
 
 
 class Registry:
@@ -39,19 +36,12 @@ class Registry:
         self.files = files
         self.known = known
         self.checkpoint = checkpoint
-        self.by_row: dict[int, TailedFile] = {}
+        self.rows = FileRows(checkpoint, known, clock)
         self.by_path: dict[str, TailedFile] = {}
         self.by_identity: dict[FileId, TailedFile] = {}
         self.ended: dict[TailedFile, None] = {}
         self.followed: dict[TailedFile, float] = {}
-        self.stalled = False
         self._clock = clock
-        self._save_at_s: float | None = None
-        self._retry_at_s = 0.0
-        self._new: list[TailedFile] = []
-        self._starts: list[Start] = []
-        self._dropped: list[tuple[int, str]] = []
-        self._dirty: dict[TailedFile, None] = {}
         self._stale: set[str] = set()
         self.refused = Refused()
         self._suspended: dict[TailedFile, Notice] = {}
@@ -131,16 +121,13 @@ class Registry:
     # -- beginning -----------------------------------------------------------------------------------------------
 
     def adopt(self, tailed: TailedFile, opened: Opened) -> None:
-        """Take a file under its path and identity; it gets its row with the next `register_new`."""
+        """Take a file under its path and identity; a new one gets its row later."""
         tailed.identity = opened.status.id
         if tailed.path not in self.by_path:
             self._bind(tailed.path, tailed)
         self.by_identity[tailed.identity] = tailed
         self.files.take(tailed, opened.content)
-        if tailed.row:
-            self.by_row[tailed.row] = tailed
-        else:
-            self._new.append(tailed)
+        self.rows.add(tailed)
 
     def begin(self, origin: Origin, path: str, opened: Opened, *, recorded_path: str | None = None) -> TailedFile:
         """Make a new file of what was opened; its first byte is the first to be read, unless it was read before."""
@@ -149,7 +136,7 @@ class Registry:
             return self._take_up(former, origin, path, opened)
         tailed = TailedFile(path, opened.status.id, origin, seen_ns=self._clock.wall_ns())
         tailed.recorded_path = recorded_path or tailed.recorded_path
-        tailed.fingerprint = _fingerprint_now(opened.content)
+        tailed.fingerprint = first_fingerprint(opened.content)
         self.adopt(tailed, opened)
         return tailed
 
@@ -162,8 +149,8 @@ class Registry:
         tailed.path = path
         self.adopt(tailed, opened)
         if tailed.row:
-            self.note_outputs(tailed, former.positions)
-            self._soil(tailed)
+            self.rows.note_outputs(tailed, former.positions)
+            self.rows.note_change(tailed)
         return tailed
 
     def succeed(self, tailed: TailedFile) -> TailedFile:
@@ -178,43 +165,9 @@ class Registry:
         self.by_identity[fresh.identity] = fresh
         self.files.give(tailed, fresh)
         assert fresh.content is not None
-        fresh.fingerprint = _fingerprint_now(fresh.content)
-        self._new.append(fresh)
+        fresh.fingerprint = first_fingerprint(fresh.content)
+        self.rows.add(fresh)
         return fresh
-
-    def note_outputs(self, tailed: TailedFile, before: Collection[str]) -> None:
-        """A known file's outputs have changed: new ones begin where their cursor stands, others get no more of it."""
-        now = {lane.name: cursor for cursor in tailed.cursors for lane in cursor.lanes}
-        self._starts += [
-            (tailed.row, name, cursor.offset, cursor.anchor) for name, cursor in now.items() if name not in before
-        ]
-        self._dropped += [(tailed.row, name) for name in before if name not in now]
-
-    def register_new(self) -> bool:
-        """Give new files their rows and new outputs their places; False while the checkpoint can't take them.
-
-        Nothing can be read then: what an output is to have of a file must be on record before it has any.
-        """
-        if not (self._new or self._starts or self._dropped):
-            return True
-        if self.stalled and self._clock.monotonic_s() < self._retry_at_s:
-            return False
-        try:
-            ids = self.checkpoint.add_files([_first_row(tailed) for tailed in self._new])
-            for tailed, row in zip(self._new, ids, strict=True):
-                tailed.row = row
-                self.by_row[row] = tailed
-            self._new.clear()
-            if self._starts or self._dropped:
-                self.checkpoint.set_positions(self._starts, self._dropped)
-        except StateError:
-            self.stalled = True
-            self._retry_at_s = self._clock.monotonic_s() + RETRY_S
-            return False
-        self._starts.clear()
-        self._dropped.clear()
-        self.stalled = False
-        return True
 
     def follow(self, fresh: TailedFile, before: TailedFile | None) -> None:
         """A file took the place of another, and a record may run from that one into it. That one may have been moved
@@ -302,10 +255,10 @@ class Registry:
         before = [lane.name for lane in tailed.origin.lanes]
         if tailed.origin.target.id != origin.target.id:
             # After a restart the file must be found among those of its new target.
-            self._soil(tailed)
+            self.rows.note_change(tailed)
         tailed.reassign(origin)
         if tailed.row:
-            self.note_outputs(tailed, before)
+            self.rows.note_outputs(tailed, before)
 
     def real_path(self, tailed: TailedFile) -> str | None:
         """Where a file that was found through a symbolic link really is; its writes are heard there."""
@@ -319,7 +272,7 @@ class Registry:
 
     def _repath(self, tailed: TailedFile, path: str) -> None:
         tailed.path = path
-        self._soil(tailed)
+        self.rows.note_change(tailed)
 
     # -- content that goes on elsewhere --------------------------------------------------------------------------
 
@@ -341,7 +294,7 @@ class Registry:
         tailed.storage = found.storage
         tailed.is_copy = found.how is not How.RENAMED
         self.adopt(tailed, Opened(found.content, identify(found.content.fd)))
-        self._soil(tailed)
+        self.rows.note_change(tailed)
 
     # -- ending --------------------------------------------------------------------------------------------------
 
@@ -358,36 +311,22 @@ class Registry:
 
     def retire(self, tailed: TailedFile) -> None:
         """Every byte of the file is delivered and nothing will follow: its row is marked gone. Raises StateError."""
-        if tailed.row:
-            row = tailed.to_row(gone_ns=self._clock.wall_ns())
-            self.checkpoint.update_files([row])
-            if tailed.all_acked():
-                self.known.remember(msgspec.structs.replace(row, positions=tailed.positions()))
+        self.rows.close(tailed)
         tailed.closed = True
         self.files.release(tailed)
         self.ended.pop(tailed, None)
         self.followed.pop(tailed, None)
-        self._dirty.pop(tailed, None)
         self._suspended.pop(tailed, None)
-        self.by_row.pop(tailed.row, None)
         if self.by_identity.get(tailed.identity) is tailed:
             del self.by_identity[tailed.identity]
         for path in tailed.paths:
             self.unbind(path)
 
-    def mark_gone(self, rows: Iterable[FileRow]) -> None:
-        """Close rows whose files can't be found again. Raises StateError."""
-        now_ns = self._clock.wall_ns()
-        gone = [msgspec.structs.replace(row, gone_ns=now_ns) for row in rows]
-        for row in gone:
-            self.known.remember(row)
-        self.checkpoint.update_files(gone)
-
     # -- looking after ------------------------------------------------------------------------------------------
 
     def all_files(self) -> list[TailedFile]:
         """Every file that is being read or drained."""
-        return [*self.by_row.values(), *self._new]
+        return [*self.rows.by_id.values(), *self.rows.new]
 
     def take_stale(self) -> set[str]:
         """The targets whose paths turned out not to be what was thought; asking empties it."""
@@ -402,45 +341,9 @@ class Registry:
                 # Without any fingerprint a row can't be found again in a copy or a `.gz`: the first one is not put off.
                 wait_s = SAVE_S if tailed.fingerprint.length else 0.0
                 tailed.fingerprint = grown
-                self._soil(tailed, wait_s)
+                self.rows.note_change(tailed, wait_s)
 
     def notices(self) -> list[Notice]:
         """Files that can't be read, and why."""
         suspended = [notice for tailed, notice in self._suspended.items() if tailed.suspended and not tailed.closed]
         return [*self.refused.notices(), *suspended]
-
-    def due_s(self, now_s: float) -> float:
-        """Seconds until `save` has something to do."""
-        due_s = float("inf") if self._save_at_s is None else self._save_at_s
-        return min(due_s, self._retry_at_s) - now_s if self.stalled else due_s - now_s
-
-    def save(self, now_s: float) -> None:
-        """Write down what changed about files, at most once a second."""
-        if self._save_at_s is None or now_s < self._save_at_s:
-            return
-        try:
-            self.checkpoint.update_files([tailed.to_row() for tailed in self._dirty])
-        except StateError:
-            self._save_at_s = now_s + RETRY_S
-            return
-        self._dirty.clear()
-        self._save_at_s = None
-
-    def _soil(self, tailed: TailedFile, wait_s: float = SAVE_S) -> None:
-        if tailed.row:
-            self._dirty[tailed] = None
-            save_at_s = self._clock.monotonic_s() + wait_s
-            self._save_at_s = save_at_s if self._save_at_s is None else min(save_at_s, self._save_at_s)
-
-
-def _first_row(tailed: TailedFile) -> FileRow:
-    """A new file's first row, with the place where each output begins, so that none is taken for a later addition."""
-    return msgspec.structs.replace(tailed.to_row(), positions=tailed.positions())
-
-
-def _fingerprint_now(content: Content) -> Fingerprint:
-    """How a new file begins; that of nothing where it can't be read: it grows with the first read that works."""
-    try:
-        return fingerprint(content) or NO_FINGERPRINT
-    except OSError:
-        return NO_FINGERPRINT

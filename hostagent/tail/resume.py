@@ -59,7 +59,7 @@ def open_target(registry: Registry, places: Places, ending: Ending, place: Place
         tailed = from_row(row, origin)
         tailed.path = path
         registry.adopt(tailed, found.pop(path))
-        registry.note_outputs(tailed, row.positions)
+        registry.rows.note_outputs(tailed, row.positions)
         files.append(tailed)
     moved = _follow_moved(registry, ending, place, arrangement, found)
     files += [tailed for _, tailed in moved]
@@ -100,7 +100,7 @@ def _follow_moved(
     for row, continuation in arrangement.moved:
         tailed = from_row(row, place.origin)
         registry.relocate(tailed, continuation)
-        registry.note_outputs(tailed, row.positions)
+        registry.rows.note_outputs(tailed, row.positions)
         displaced = found.pop(tailed.path, None)
         if displaced is not None:
             displaced.content.close()
@@ -212,7 +212,7 @@ def _close_lost(
         return
     ending.note_vanished(rows, outputs, reason)
     try:
-        registry.mark_gone(rows)
+        registry.rows.mark_gone(rows)
     except StateError as error:
         log.warning("rows of vanished files can't be closed now, the next start does it: %s", error)
 
@@ -279,7 +279,7 @@ def _part_again(registry: Registry, lane: Lane, part: InflightPart, observed_ns:
     pieces = []
     tailed: TailedFile | None = None
     for span in part.ranges:
-        tailed = registry.by_row.get(span.file)
+        tailed = registry.rows.by_id.get(span.file)
         if tailed is None:
             raise _GoneError(f"file {span.file} is gone")
         cursor = _cursor_of(tailed, lane)
@@ -299,7 +299,7 @@ def _part_again(registry: Registry, lane: Lane, part: InflightPart, observed_ns:
         # A plugin has come to fail on them. The file is told of when it is read; the agent must start all the same.
         raise _GoneError(f"{type(error).__name__} while processing {tailed.path}: {error}") from error
     for span in part.ranges:
-        _move(registry.by_row[span.file], lane, span)
+        _move(registry.rows.by_id[span.file], lane, span)
     return Part(part.ranges, part.chain, part.source, payload, records, raw_bytes=len(data))
 
 
