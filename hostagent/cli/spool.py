@@ -268,7 +268,16 @@ def _block_row(listed: ListedBlock) -> tuple[str, ...]:
     segment = listed.segment.name
     if header is None or listed.damage:
         name = header.id if header is not None else "-"
-        return (name, f"DAMAGED: {listed.damage}", "-", "-", show.size(listed.bytes), "-", segment, str(listed.offset))
+        return (
+            name,
+            f"DAMAGED: {listed.damage}",
+            "-",
+            "-",
+            show.size(listed.bytes),
+            "-",
+            segment,
+            str(listed.place.offset),
+        )
     files = {range_.file for part in header.parts for range_ in part.ranges}
     return (
         header.id,
@@ -278,13 +287,13 @@ def _block_row(listed: ListedBlock) -> tuple[str, ...]:
         show.size(listed.bytes),
         show.count(len(files)),
         segment,
-        str(listed.offset),
+        str(listed.place.offset),
     )
 
 
 def _block_json(listed: ListedBlock) -> dict[str, object]:
     header = listed.header
-    place = {"segment": str(listed.segment), "offset": listed.offset, "disk_bytes": listed.bytes}
+    place = {"segment": str(listed.segment), "offset": listed.place.offset, "disk_bytes": listed.bytes}
     if header is None:
         return {"id": None, "damage": listed.damage, **place}
     return {
@@ -309,7 +318,7 @@ def _ranges(listed: ListedBlock) -> Iterator[dict[str, object]]:
 
 
 def _damage_json(listed: ListedBlock) -> dict[str, object]:
-    start, end = listed.offset, listed.offset + listed.bytes
+    start, end = listed.place.offset, listed.place.offset + listed.bytes
     block = listed.header.id if listed.header is not None else None
     return {
         "segment": str(listed.segment),
@@ -328,4 +337,4 @@ def _told(problem: dict[str, object]) -> str:
 
 
 def _span(listed: ListedBlock) -> str:
-    return f"{listed.offset} to {listed.offset + listed.bytes}"
+    return f"{listed.place.offset} to {listed.place.offset + listed.bytes}"

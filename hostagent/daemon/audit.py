@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,13 +19,14 @@ from hostagent.clock import Clock
 from hostagent.daemon.standing import Standing
 from hostagent.hookspecs import Tailer
 from hostagent.observe.report import FileReport
-from hostagent.state.books import Books, read_books
+from hostagent.state.books import Books, Held, read_books
 from hostagent.state.letters import letter_boxes, read_entries
 from hostagent.state.lock import holder_of
 from hostagent.state.positions import Progress
-from hostagent.state.reading import list_blocks, spools, strange_in
+from hostagent.state.reading import EVERYTHING, Bounds, bounds_of, list_blocks, spools, strange_in
 from hostagent.state.reckoning import Account, Span, reckon
 from hostagent.state.rows import FileRow
+from hostagent.state.spooled import Place, directory_name
 
 TRIES = 6
 PAUSE_S = 0.5
@@ -88,11 +89,22 @@ _DEAF = Trouble(
 )
 
 
+class _Seen(NamedTuple):
+    """Where the blocks of one output's spool begin, and between which places there must be one for every row."""
+
+    blocks: set[Place]
+    bounds: Bounds
+
+
 class _Kept(NamedTuple):
-    """What lies beside the database, by file and output: spooled ranges, bytes in dead letters, their sources."""
+    """What lies beside the database: by file and output spooled ranges, bytes in dead letters, their sources.
+
+    `seen` are the spools by the names of their directories.
+    """
 
     spans: dict[tuple[int, str], list[Span]]
     refused: dict[tuple[int, str], list[tuple[Span, int]]]
+    seen: dict[str, _Seen]
     sources: dict[tuple[int, str], str]
     troubles: list[Trouble]
 
@@ -111,10 +123,11 @@ def audit(data_dir: Path, tailers: Mapping[str, Tailer], ask: Ask, clock: Clock)
 
 def _audit(data_dir: Path, tailers: Mapping[str, Tailer], ask: Ask) -> AuditReport:
     # The spool first: a block that moves on meanwhile then counts as acked and spooled, never as neither.
-    kept = _Kept(defaultdict(list), defaultdict(list), {}, [])
+    kept = _Kept(defaultdict(list), defaultdict(list), {}, {}, [])
     _spooled(data_dir, kept)
     _refused(data_dir, kept)
     books = read_books(data_dir)
+    kept.troubles.extend(_missing_blocks(books.spooled, kept.seen))
     answers: list[list[FileReport] | None] = []
 
     def ask_once() -> list[FileReport] | None:
@@ -144,10 +157,14 @@ def _audit(data_dir: Path, tailers: Mapping[str, Tailer], ask: Ask) -> AuditRepo
 
 def _spooled(data_dir: Path, found: _Kept) -> None:
     for directory in spools(data_dir):
+        synced = bounds_of(directory).synced
+        blocks = set()
         for listed in list_blocks(directory):
+            blocks.add(listed.place)
             if listed.damage:
-                where = f"{listed.segment.name}, bytes {listed.offset} to {listed.offset + listed.bytes}"
-                found.troubles.append(_spool_trouble(directory, f"{where}: {listed.damage}"))
+                start = listed.place.offset
+                where = f"{listed.segment.name}, bytes {start} to {start + listed.bytes}"
+                found.troubles.append(_spool_trouble(directory.name, f"{where}: {listed.damage}"))
             if listed.header is None:
                 continue
             for part in listed.header.parts:
@@ -155,8 +172,23 @@ def _spooled(data_dir: Path, found: _Kept) -> None:
                     key = (range_.file, listed.header.output)
                     found.spans[key].append((range_.start, range_.end))
                     found.sources[key] = part.source
+        # What was drained while we looked lies before the head now, what was added behind where it was synced before.
+        found.seen[directory.name] = _Seen(blocks, Bounds(bounds_of(directory).head, synced))
         for number in strange_in(directory).missing:
-            found.troubles.append(_spool_trouble(directory, f"segment {number:012d} is gone"))
+            found.troubles.append(_spool_trouble(directory.name, f"segment {number:012d} is gone"))
+
+
+def _missing_blocks(rows: Iterable[Held], seen: Mapping[str, _Seen]) -> Iterator[Trouble]:
+    """Blocks that the database has in a spool, and that are not there."""
+    missing: dict[str, list[Held]] = defaultdict(list)
+    for row in rows:
+        name = directory_name(row.output)
+        there = seen.get(name, _Seen(set(), EVERYTHING))
+        if there.bounds.head <= row.place < there.bounds.synced and row.place not in there.blocks:
+            missing[name].append(row)
+    for name, gone in missing.items():
+        bytes_ = sum(span.end - span.start for row in gone for part in row.parts for span in part.ranges)
+        yield _spool_trouble(name, f"{len(gone)} blocks with {bytes_} bytes of log are not there any more")
 
 
 def _refused(data_dir: Path, found: _Kept) -> None:
@@ -171,9 +203,9 @@ def _refused(data_dir: Path, found: _Kept) -> None:
                     found.sources[key] = part.source
 
 
-def _spool_trouble(directory: Path, message: str) -> Trouble:
+def _spool_trouble(name: str, message: str) -> Trouble:
     hint = "what it held is written into the ledger when the agent starts or comes to it"
-    return Trouble(subject=f"spool {directory.name}", message=message, hint=hint, open=True)
+    return Trouble(subject=f"spool {name}", message=message, hint=hint, open=True)
 
 
 def _files(books: Books, kept: _Kept, standing: Standing, *, running: bool) -> tuple[list[FileAudit], list[Trouble]]:

@@ -83,7 +83,7 @@ class Requests:
     def _segment(self, segment: Path, failures: list[str]) -> Iterator[Again]:
         for listed in list_blocks(segment, verify=True):
             if listed.damage:
-                failures.append(f"bytes {listed.offset} to {listed.offset + listed.bytes}: {listed.damage}")
+                failures.append(f"bytes {listed.place.offset} to {listed.place.offset + listed.bytes}: {listed.damage}")
             else:
                 yield Again(read_block(listed).delivery, ())
 

@@ -23,6 +23,8 @@ from hostagent.model import Block, Delivery
 from hostagent.state.letters import LetterPart
 from hostagent.state.rows import InflightPart, parts_of
 from hostagent.state.spool import Spool
+from hostagent.state.spooled import Place
+from hostagent.state.transit import SpoolChange
 
 # An ack waits for the next commit while there is more to send, but not longer than this.
 ACK_DELAY_S = 0.2
@@ -31,7 +33,7 @@ ACK_DELAY_S = 0.2
 class Journal(Protocol):
     """The checkpoint as deliver sees it."""
 
-    def commit(self, begun: Sequence[Block], acked: Sequence[Block]) -> None:
+    def commit(self, begun: Sequence[Block], acked: Sequence[Block], spool: SpoolChange | None = None) -> None:
         """In one transaction: in-flight rows in, positions forward, rows of the acked out. Raises StateError."""
 
 
@@ -92,6 +94,9 @@ class Backlog:
         self._begun: deque[Waiting] = deque()
         self._done: list[Block] = []
         self._done_since_s = 0.0
+        self._spooled: list[tuple[Place, Block]] = []
+        self._known_head: Place | None = None
+        self._known_since_s = 0.0
         self._acked: deque[Block] = deque()
         self._head: _Head | None = None
         self._put = 0
@@ -210,8 +215,13 @@ class Backlog:
                 self._wanted = not self._divert(self._compressor) and self._wanted
                 spooling = spooling or self.spooling
             begun = [] if spooling else [waiting.block for waiting in self._fresh if not waiting.durable]
-            if begun or self._done:
-                self._journal.commit(begun=begun, acked=self._done)
+            change = self._spool_change(waits=spooling)
+            if begun or self._done or change is not None:
+                self._journal.commit(begun=begun, acked=self._done, spool=change)
+                self._spooled = []
+            if change is not None:
+                self._known_head = change.head
+                self._known_since_s = self._clock.monotonic_s()
             if not spooling:
                 self._begun.extend(self._fresh)
                 self._fresh.clear()
@@ -287,6 +297,16 @@ class Backlog:
             return _Head(None, spooled.delivery)
         return _Head(self._begun.popleft(), None) if self._begun else None
 
+    def _spool_change(self, *, waits: bool) -> SpoolChange | None:
+        """What the checkpoint has to know of the spool now; while it is drained, that the head moves, now and then."""
+        head = self._spool.place if self._spool is not None else None
+        if self._spool is None or head is None:
+            return None
+        # What was dropped since is in the ledger already.
+        added = [(place, block) for place, block in self._spooled if self._spool.holds(place)]
+        late = not waits or self._clock.monotonic_s() - self._known_since_s >= ACK_DELAY_S
+        return SpoolChange(self._output, added, head) if added or (head != self._known_head and late) else None
+
     def _in_memory(self) -> list[Waiting]:
         head = [self._head.waiting] if self._head is not None and self._head.waiting is not None else []
         return [*head, *self._begun, *self._fresh]
@@ -298,14 +318,15 @@ class Backlog:
         """
         if self._spool is None:
             return False
-        moving = []
+        moving: list[tuple[Waiting, Place]] = []
         waiting = self._in_memory()
         try:
             for one in waiting:
                 made = self._head.delivery if self._head is not None and one is self._head.waiting else None
-                if not self._spool.append(one.block, made or delivery_of(one.block, self._encoder, compressor)):
+                place = self._spool.append(one.block, made or delivery_of(one.block, self._encoder, compressor))
+                if place is None:
                     break
-                moving.append(one)
+                moving.append((one, place))
         except StateError as error:
             self.spool_fault = str(error)
         else:
@@ -316,11 +337,11 @@ class Backlog:
             except StateError as error:
                 self.spool_fault = str(error)
                 return False
-        for one in moving:
-            self._leave_memory(one)
+        for one, place in moving:
+            self._leave_memory(one, place)
         return len(moving) == len(waiting)
 
-    def _leave_memory(self, waiting: Waiting) -> None:
+    def _leave_memory(self, waiting: Waiting, place: Place) -> None:
         """A block is durable in the spool: from there on it counts as acked."""
         assert self._spool is not None
         if self._head is not None and self._head.waiting is waiting:
@@ -330,6 +351,7 @@ class Backlog:
             (self._begun or self._fresh).popleft()
         self._counters.spooled += 1
         self._finish(waiting.block)
+        self._spooled.append((place, self._done[-1]))
 
     def _advance(self, block_id: str) -> int:
         assert self._spool is not None

@@ -76,15 +76,9 @@ def _open_spool(config: OutputConfig, wiring: Wiring, checkpoint: Checkpoint) ->
 
     def open_spool() -> Spool:
         try:
-            spool = Spool.open(wiring.data_dir, config.name, config.spool, wiring.clock, checkpoint.add_losses)
+            return Spool.open(wiring.data_dir, config.name, config.spool, wiring.clock, checkpoint)
         except OSError as error:
             raise os_fault(wiring.data_dir / SPOOL_DIRECTORY, "use the spool", error) from error
-        try:
-            checkpoint.adopt_spooled(spool.contents())
-        except BaseException:
-            spool.close()
-            raise
-        return spool
 
     try:
         return open_spool()

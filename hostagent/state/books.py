@@ -11,19 +11,17 @@ import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from hostagent.model import Loss
-from hostagent.state import files, ledger, positions, totals
+from hostagent.state import files, ledger, positions, totals, transit
 from hostagent.state.faults import sqlite_fault
 from hostagent.state.ledger import LossTotal
 from hostagent.state.positions import Progress
 from hostagent.state.recovery import DATABASE, connect_read_only
 from hostagent.state.rows import FileRow, InflightPart
+from hostagent.state.spooled import Place
 from hostagent.state.totals import Forgotten
 
 _ALL = -1
-_decode_parts = msgspec.msgpack.Decoder(tuple[InflightPart, ...]).decode
 
 
 class Begun(NamedTuple):
@@ -35,12 +33,21 @@ class Begun(NamedTuple):
     end: int
 
 
+class Held(NamedTuple):
+    """A block that a spool should hold at this place."""
+
+    output: str
+    place: Place
+    parts: tuple[InflightPart, ...]
+
+
 class Books(NamedTuple):
     """The database at one moment."""
 
     files: list[FileRow]
     progress: list[Progress]
     inflight: list[Begun]
+    spooled: list[Held]
     losses: list[Loss]
     loss_totals: list[LossTotal]
     forgotten: list[Forgotten]
@@ -55,6 +62,7 @@ def read_books(data_dir: Path) -> Books:
                 files=files.load(connection),
                 progress=positions.load(connection),
                 inflight=_inflight(connection),
+                spooled=[Held(*row) for row in transit.spooled(connection)],
                 losses=ledger.select(connection, limit=_ALL),
                 loss_totals=ledger.totals(connection),
                 forgotten=totals.load(connection),
@@ -64,12 +72,9 @@ def read_books(data_dir: Path) -> Books:
 
 
 def _inflight(connection: sqlite3.Connection) -> list[Begun]:
-    found = []
-    for output, packed in connection.execute("SELECT output, parts FROM inflight ORDER BY seq").fetchall():
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, TypeError):
-            found += [
-                Begun(output, range_.file, range_.start, range_.end)
-                for part in _decode_parts(packed)
-                for range_ in part.ranges
-            ]
-    return found
+    return [
+        Begun(output, range_.file, range_.start, range_.end)
+        for output, packed in connection.execute("SELECT output, parts FROM inflight ORDER BY seq").fetchall()
+        for part in transit.parts_in(packed)
+        for range_ in part.ranges
+    ]

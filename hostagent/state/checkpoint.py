@@ -12,7 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -20,14 +20,16 @@ from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import Block, Loss
-from hostagent.state import files, ledger, positions, totals
+from hostagent.state import files, ledger, positions, totals, transit
 from hostagent.state.faults import is_damage, sqlite_fault
 from hostagent.state.ledger import LossReason, LossTotal
 from hostagent.state.lock import DirectoryLock
 from hostagent.state.recovery import BUSY_TIMEOUT_S, DATABASE, SUBJECT, connect, open_database, write_backup
-from hostagent.state.rows import FileRow, InflightBlock, InflightPart, Position, parts_of
+from hostagent.state.rows import FileRow, InflightBlock, Position
+from hostagent.state.spooled import Place, SpoolHeader
+from hostagent.state.transit import SpoolChange
 
-__all__ = ["Checkpoint", "FileRow", "InflightBlock", "InflightPart", "LossTotal", "Position"]
+__all__ = ["Checkpoint", "FileRow", "InflightBlock", "LossTotal", "Position", "SpoolChange"]
 
 T = TypeVar("T")
 
@@ -39,26 +41,7 @@ RETRY_PATIENCE_S = 0.1
 
 _PROBE = "INSERT OR REPLACE INTO meta VALUES ('probed', hex(randomblob(8)))"
 # Damage found in what was written down before the position was committed.
-_READ_AGAIN = frozenset({LossReason.SPOOL_DAMAGED, LossReason.DEAD_LETTER_DAMAGED})
-
-_encode_parts = msgspec.msgpack.Encoder().encode
-_decode_parts = msgspec.msgpack.Decoder(tuple[InflightPart, ...]).decode
-
-
-class Spooled(Protocol):
-    """A block that the spool holds."""
-
-    @property
-    def id(self) -> str:
-        """The block's id."""
-
-    @property
-    def output(self) -> str:
-        """The output it is for."""
-
-    @property
-    def parts(self) -> tuple[InflightPart, ...]:
-        """What it covers."""
+_READ_AGAIN = frozenset({LossReason.SPOOL_DAMAGED, LossReason.SPOOL_MISSING, LossReason.DEAD_LETTER_DAMAGED})
 
 
 class Checkpoint:
@@ -136,47 +119,44 @@ class Checkpoint:
         with self._lock:
             self._write(lambda connection: files.update(connection, values))
 
-    def commit(self, begun: Sequence[Block], acked: Sequence[Block]) -> None:
-        """One transaction: blocks about to be sent become in-flight, acknowledged ones move positions and are gone."""
-        rows = [(block.id, block.output, block.observed_ns, _encode_parts(parts_of(block))) for block in begun]
+    def commit(self, begun: Sequence[Block], acked: Sequence[Block], spool: SpoolChange | None = None) -> None:
+        """One transaction: blocks about to be sent become in-flight, acknowledged ones move positions and are gone.
+
+        Acked is also what a spool has made durable; `spool` then says where it is.
+        """
         reached = positions.reached_by(acked)
-        ids = [(block.id,) for block in acked]
+        ids = [block.id for block in acked]
 
         def work(connection: sqlite3.Connection) -> None:
-            if rows:
-                connection.executemany(
-                    "INSERT OR IGNORE INTO inflight (id, output, observed_ns, parts) VALUES (?, ?, ?, ?)", rows
-                )
+            if begun:
+                transit.begin(connection, begun)
             if ids:
                 positions.advance(connection, reached)
-                connection.executemany("DELETE FROM inflight WHERE id = ?", ids)
+                transit.end(connection, ids)
+            if spool is not None:
+                transit.change(connection, spool)
 
         with self._lock:
             self._write(work)
 
     def inflight(self, output: str) -> list[InflightBlock]:
         """Blocks of an output that were begun and never acknowledged, in the order they were cut."""
-        rows = self._read(
-            lambda connection: connection.execute(
-                "SELECT id, output, observed_ns, parts FROM inflight WHERE output = ? ORDER BY seq", (output,)
-            ).fetchall()
-        )
-        return [InflightBlock(row[0], row[1], row[2], parts) for row in rows if (parts := _parts_in(row[3]))]
+        return self._read(lambda connection: transit.load(connection, output))
 
     def drop_inflight(self, ids: Iterable[str]) -> None:
         """Forget blocks that can't be cut again; their ranges are read as if they had never been read."""
-        values = [(id_,) for id_ in ids]
+        values = list(ids)
         with self._lock:
-            self._write(lambda connection: connection.executemany("DELETE FROM inflight WHERE id = ?", values))
+            self._write(lambda connection: transit.end(connection, values))
 
     def narrow_inflight(self, blocks: Iterable[InflightBlock]) -> None:
         """Take out of blocks what can't be cut again, before the rest is sent under their ids.
 
         Such a part keeps its number of records and has no ranges, or a file that comes back would be taken for sent.
         """
-        values = [(_encode_parts(block.parts), block.id) for block in blocks]
+        values = list(blocks)
         with self._lock:
-            self._write(lambda connection: connection.executemany("UPDATE inflight SET parts = ? WHERE id = ?", values))
+            self._write(lambda connection: transit.replace(connection, values))
 
     def set_positions(self, starts: Iterable[positions.Start], dropped: Iterable[tuple[int, str]] = ()) -> None:
         """Put (file, output, offset, anchor) as given, forward or back; `dropped` (file, output) get no more."""
@@ -189,28 +169,30 @@ class Checkpoint:
         with self._lock:
             self._write(work)
 
-    def adopt_spooled(self, blocks: Iterable[Spooled]) -> None:
-        """At start: what the spool holds need not be read again, even if its commit did not make it to the disk.
+    def reconcile_spool(self, output: str, held: Iterable[tuple[Place, SpoolHeader]], done: Place) -> list[Place]:
+        """At start: what a spool holds need not be read again; what it should hold and does not goes into the ledger.
 
-        A block still in flight was spooled and not committed: now it is, and so are those in flight that lie before
-        it in a file, for they were done before it. Another one moves a position only if it goes on from there, since
-        blocks before it may have been forgotten together with their rows.
+        `held` are the blocks that wait in it, in order; all before `done` was drained. Returns where one is missing.
         """
 
-        def work(connection: sqlite3.Connection) -> None:
-            inflight: dict[str, dict[str, tuple[InflightPart, ...]]] = {}
-            for block in blocks:
-                if block.output not in inflight:
-                    inflight[block.output] = _inflight_parts(connection, block.output)
-                waiting = inflight[block.output]
-                done = [id_ for id_, parts in waiting.items() if id_ == block.id or _before(parts, block.parts)]
-                acked = [(block.output, [span for part in waiting.pop(id_) for span in part.ranges]) for id_ in done]
-                positions.advance(connection, positions.reached_in(acked))
-                connection.executemany("DELETE FROM inflight WHERE id = ?", [(id_,) for id_ in done])
-                positions.adopt(connection, block.output, block.parts)
+        def work(connection: sqlite3.Connection) -> list[Place]:
+            lost, places = transit.reconcile(connection, output, held, done, self._clock.wall_ns())
+            ledger.add(connection, _below_positions(connection, lost))
+            return places
 
         with self._lock:
-            self._write(work)
+            return self._write(work)
+
+    def lose_spooled(self, output: str, where: tuple[Place, Place], reason: LossReason) -> list[Place]:
+        """Write blocks between two places of a spool into the ledger; returns the places that were known."""
+
+        def work(connection: sqlite3.Connection) -> list[Place]:
+            lost, places = transit.lose(connection, output, where, reason, self._clock.wall_ns())
+            ledger.add(connection, _below_positions(connection, lost))
+            return places
+
+        with self._lock:
+            return self._write(work)
 
     def add_losses(self, losses: Sequence[Loss]) -> None:
         """Write losses into the ledger; an empty path is looked up by the file's id.
@@ -240,8 +222,8 @@ class Checkpoint:
                 row[0]
                 for row in connection.execute("SELECT id FROM files WHERE gone_ns < ?", (older_than_ns,)).fetchall()
             }
-            for (parts,) in connection.execute("SELECT parts FROM inflight").fetchall():
-                gone -= {range_.file for part in _parts_in(parts) for range_ in part.ranges}
+            if gone:
+                gone -= transit.files_named(connection)
             totals.forget(connection, gone)
             return len(gone)
 
@@ -327,26 +309,6 @@ class Checkpoint:
     def _gone(self) -> StateError:
         self._damaged = True
         return StateError(f"{self._path}: it was removed or replaced while the agent runs: restart the agent")
-
-
-def _parts_in(packed: bytes) -> tuple[InflightPart, ...]:
-    """No parts where they are damaged: their bytes lie behind the positions and are read again."""
-    try:
-        return _decode_parts(packed)
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
-        return ()
-
-
-def _inflight_parts(connection: sqlite3.Connection, output: str) -> dict[str, tuple[InflightPart, ...]]:
-    """The blocks of an output in flight, in cut order."""
-    rows = connection.execute("SELECT id, parts FROM inflight WHERE output = ? ORDER BY seq", (output,)).fetchall()
-    return {id_: _parts_in(packed) for id_, packed in rows}
-
-
-def _before(parts: Sequence[InflightPart], later: Sequence[InflightPart]) -> bool:
-    """Whether a block lies before another one of its output in a file they share."""
-    begins = {range_.file: range_.start for part in reversed(later) for range_ in reversed(part.ranges)}
-    return any(range_.end <= begins.get(range_.file, 0) for part in parts for range_ in part.ranges)
 
 
 def _below_positions(connection: sqlite3.Connection, losses: Sequence[Loss]) -> list[Loss]:

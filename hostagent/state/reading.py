@@ -17,7 +17,15 @@ from hostagent.errors import StateError
 from hostagent.state.faults import look_fault
 from hostagent.state.frames import Damage, Frame, read_payload
 from hostagent.state.marks import Cursor
-from hostagent.state.spooled import BLOCK_FRAME, SPOOL_DIRECTORY, SpooledBlock, SpoolHeader, decode_block, decode_header
+from hostagent.state.spooled import (
+    BLOCK_FRAME,
+    SPOOL_DIRECTORY,
+    Place,
+    SpooledBlock,
+    SpoolHeader,
+    decode_block,
+    decode_header,
+)
 from hostagent.state.survey import Segment, open_for_reading, scan_segment, segment_at, survey
 
 
@@ -25,10 +33,20 @@ class ListedBlock(NamedTuple):
     """One place in a segment: a block, or damage. A damaged block whose header reads has both."""
 
     segment: Path
-    offset: int
+    place: Place
     bytes: int
     header: SpoolHeader | None
     damage: str
+
+
+class Bounds(NamedTuple):
+    """Between these places of a spool lies what waits in it; behind `synced` may be what is just being written."""
+
+    head: Place
+    synced: Place
+
+
+EVERYTHING = Bounds(Place(0, 0), Place(1 << 62, 0))
 
 
 class Strange(NamedTuple):
@@ -64,7 +82,7 @@ def read_block(listed: ListedBlock) -> SpooledBlock:
     """A listed block with its delivery, exactly as it was spooled; StateError when it is damaged or gone."""
     try:
         segment = segment_at(listed.segment)
-        found = next(scan_segment(segment, listed.offset, segment.size), None)
+        found = next(scan_segment(segment, listed.place.offset, segment.size), None)
         if isinstance(found, Frame) and found.kind == BLOCK_FRAME:
             fd = open_for_reading(segment.path)
             try:
@@ -77,9 +95,9 @@ def read_block(listed: ListedBlock) -> SpooledBlock:
         raise look_fault(listed.segment, error) from error
     except msgspec.DecodeError as error:
         raise StateError(
-            f"{listed.segment}: the block at byte {listed.offset} is of another version: {error}"
+            f"{listed.segment}: the block at byte {listed.place.offset} is of another version: {error}"
         ) from None
-    raise StateError(f"{listed.segment}: no sound block at byte {listed.offset}")
+    raise StateError(f"{listed.segment}: no sound block at byte {listed.place.offset}")
 
 
 def strange_in(directory: Path) -> Strange:
@@ -91,6 +109,17 @@ def strange_in(directory: Path) -> Strange:
         raise look_fault(directory, error) from error
     missing = [number for number in found.missing if number in again.missing]
     return Strange(tuple(missing), tuple(found.foreign))
+
+
+def bounds_of(directory: Path) -> Bounds:
+    """What a spool's mark says; everything, when there is none or it is damaged."""
+    try:
+        mark = Cursor.read(directory)
+    except OSError as error:
+        raise look_fault(directory, error) from error
+    if mark is None:
+        return EVERYTHING
+    return Bounds(Place(mark.head_segment, mark.head_offset), Place(mark.synced_segment, mark.synced_offset))
 
 
 def disk_bytes(directory: Path) -> int:
@@ -114,7 +143,7 @@ def _listed(segment: Segment, found: Frame | Damage) -> ListedBlock:
         known = decode_header(header) if header is not None else None
     except msgspec.DecodeError as error:
         known, why = None, why or f"its header is of another version: {error}"
-    return ListedBlock(segment.path, offset, bytes_, known, why)
+    return ListedBlock(segment.path, Place(segment.number, offset), bytes_, known, why)
 
 
 def _drained(place: Path, segment: Segment) -> bool:

@@ -96,8 +96,14 @@ def _first(db: Database) -> None:
     )
 
 
+def _second(db: Database) -> None:
+    db.table("spooled").create(
+        {"output": str, "segment": int, "offset": int, "parts": bytes}, pk=("output", "segment", "offset")
+    )
+
+
 # Migration i makes version i + 1. A released migration is never changed; add one.
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first,)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _second)
 VERSION = len(MIGRATIONS)
 
 

@@ -71,3 +71,10 @@ CREATE TABLE "totals" (
    "unaccounted" INTEGER,
    PRIMARY KEY ("source", "output")
 );
+CREATE TABLE "spooled" (
+   "output" TEXT,
+   "segment" INTEGER,
+   "offset" INTEGER,
+   "parts" BLOB,
+   PRIMARY KEY ("output", "segment", "offset")
+);

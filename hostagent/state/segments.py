@@ -28,7 +28,10 @@ class SegmentLog:
     """The one writer of a directory of segments. Not thread-safe: its user has the lock."""
 
     def __init__(self, directory: Path, segment_bytes: int, quarantine: Quarantine) -> None:
-        """Lock the directory and heal what is in it; StateError when the disk won't let us."""
+        """Lock the directory and heal what is in it; StateError when the disk won't let us.
+
+        Everything before `done` was drained by an earlier run, whatever has become of the files since.
+        """
         self.directory = directory
         self._segment_bytes = segment_bytes
         self._quarantine = quarantine
@@ -53,6 +56,7 @@ class SegmentLog:
             numbers = [segment.number for segment in self.segments]
             self._next = max([*numbers, *found.missing, found.mark.head_segment if found.mark else 0]) + 1
             self.head = self._first_head(found.mark)
+            self.done = (found.mark.head_segment, found.mark.head_offset) if found.mark is not None else (0, 0)
             self.synced = (self.segments[-1].number, self.segments[-1].size) if self.segments else self.head
         except OSError as error:
             self._lock.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
 
@@ -17,23 +17,23 @@ from hostagent.clock import Clock
 from hostagent.config.model import SpoolConfig
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
-from hostagent.model import Block, Delivery, Loss
+from hostagent.model import Block, Delivery
 from hostagent.state.faults import os_fault
 from hostagent.state.frames import PREFIX_BYTES, Damage, Frame
 from hostagent.state.ledger import LossReason
 from hostagent.state.quarantine import Quarantine
 from hostagent.state.segments import SegmentLog
+from hostagent.state.spool_losses import SpoolLosses, SpoolRecord
 from hostagent.state.spooled import (
     BLOCK_FRAME,
     SPOOL_DIRECTORY,
+    Place,
     SpooledBlock,
     SpoolHeader,
     decode_block,
     decode_header,
     directory_name,
     encode_block,
-    losses_of,
-    merge,
     weigh,
 )
 from hostagent.state.survey import Segment, scan_segment
@@ -43,7 +43,6 @@ __all__ = ["Spool", "SpoolHeader", "SpoolStats", "SpooledBlock"]
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 _READ_TRIES = 3
-_NOTICES_KEPT = 20
 
 
 class Spool:
@@ -56,13 +55,13 @@ class Spool:
         output: str,
         config: SpoolConfig,
         clock: Clock,
-        on_loss: Callable[[Sequence[Loss]], None],
+        record: SpoolRecord,
     ) -> Spool:
         """The spool of an output, with what an earlier run left in it.
 
-        `on_loss` is called before bytes are given up (Checkpoint.add_losses); when it raises, nothing is given up.
+        `record` is told before bytes are given up; when it raises, nothing is given up.
         """
-        return cls(data_dir, output, config, clock, on_loss)
+        return cls(data_dir, output, config, clock, record)
 
     def __init__(
         self,
@@ -70,7 +69,7 @@ class Spool:
         output: str,
         config: SpoolConfig,
         clock: Clock,
-        on_loss: Callable[[Sequence[Loss]], None],
+        record: SpoolRecord,
     ) -> None:
         """Use `open`."""
         self.directory = data_dir / SPOOL_DIRECTORY / directory_name(output)
@@ -78,11 +77,10 @@ class Spool:
         self._output = output
         self._config = config
         self._clock = clock
-        self._on_loss = on_loss
+        self._losses = SpoolLosses(self.directory, output, clock, record)
         self._quarantine = Quarantine(data_dir, clock)
         self._lock = threading.Lock()
         self._log: SegmentLog | None = None
-        self._notices: list[Notice] = []
         self._full = ""
         self._head: tuple[SpooledBlock, tuple[int, int]] | None = None
         self._failed_reads = 0
@@ -97,19 +95,21 @@ class Spool:
             except BaseException:
                 self._log.close()
                 raise
+        else:
+            self._losses.reconcile((), Place(0, 0), (), ())
 
-    def append(self, block: Block, delivery: Delivery) -> bool:
-        """Write a block behind all others; False when there is no room (when_full: block). Safe only after sync()."""
+    def append(self, block: Block, delivery: Delivery) -> Place | None:
+        """Write a block behind all others; None when there is no room (when_full: block). Safe only after sync()."""
         header = encode_block(block, delivery, self._clock.wall_ns())
         with self._lock:
             need_bytes = PREFIX_BYTES + len(header) + len(delivery.body)
             if not self._has_room(need_bytes):
-                return False
+                return None
             if self._log is None:
                 self._log = self._open_log()
-            self._log.append(BLOCK_FRAME, header, delivery.body)
+            place = self._log.append(BLOCK_FRAME, header, delivery.body)
             self._tally.appended(delivery.records, block.raw_bytes)
-        return True
+        return Place(*place)
 
     def sync(self) -> None:
         """Make all appended blocks durable: now their positions may be committed.
@@ -152,15 +152,25 @@ class Spool:
             self._log.move_head(place)
             self._tidy(self._log)
 
+    @property
+    def place(self) -> Place | None:
+        """Where the head is: all before it is done. None while there is no spool on the disk."""
+        log = self._log
+        return Place(*log.head) if log is not None else None
+
+    def holds(self, place: Place) -> bool:
+        """Whether the block that was appended there has neither been delivered nor dropped."""
+        with self._lock:
+            log = self._log
+            return log is not None and place >= log.head and any(one.number == place.segment for one in log.segments)
+
     def contents(self) -> Iterator[SpoolHeader]:
-        """The header of every durable block, oldest first; for Checkpoint.adopt_spooled at start."""
+        """The header of every durable block, oldest first."""
         log = self._log
         if log is None:
             return
         try:
-            for _, found in log.frames(log.head):
-                if _is_block(found):
-                    yield decode_header(found.header)
+            yield from (header for _, header in self._held(log))
         except OSError as error:
             raise os_fault(self.directory, "read the spool", error) from error
 
@@ -178,7 +188,7 @@ class Spool:
     def notices(self) -> list[Notice]:
         """What an operator should know."""
         now = [Notice(f"spool {self._output}", f"it is full: {self._full}", "reading waits")] if self._full else []
-        return [*self._notices, *now]
+        return [*self._losses.notices, *now]
 
     def close(self) -> None:
         """Make everything durable and let another process have the directory."""
@@ -196,18 +206,21 @@ class Spool:
         for _, found in log.frames(log.head):
             if _is_block(found):
                 self._tally.found(found.header)
-        lost = [self._unknown_loss(f"segment {number:012d}", 0, LossReason.SPOOL_MISSING) for number in log.missing]
-        lost += [self._unknown_loss(one.path.name, 0, LossReason.SPOOL_DAMAGED) for one in log.unreadable]
-        if lost:
-            self._on_loss(lost)
+        self._losses.reconcile(self._held(log), Place(*log.done), log.missing, log.unreadable)
         for number in log.missing:
-            self._tell(f"segment {number:012d} is missing: what it held is lost", "find out who removed it")
+            self._losses.tell(f"segment {number:012d} is missing: what it held is lost", "find out who removed it")
         for name in log.foreign:
-            self._tell(f"{self.directory / name} is not the agent's; it is left alone", "move it elsewhere")
+            self._losses.tell(f"{self.directory / name} is not the agent's; it is left alone", "move it elsewhere")
         for kept in log.settle():
-            self._tell(f"a segment held nothing that reads: {kept}", "`hostagent spool verify` says why")
+            self._losses.tell(f"a segment held nothing that reads: {kept}", "`hostagent spool verify` says why")
         if log.torn_bytes:
-            self._tell(f"{log.torn_bytes} bytes at the end were being written when the agent died; they come again", "")
+            torn = f"{log.torn_bytes} bytes at the end were being written when the agent died; they come again"
+            self._losses.tell(torn, "")
+
+    def _held(self, log: SegmentLog) -> Iterator[tuple[Place, SpoolHeader]]:
+        for segment, found in log.frames(log.head):
+            if _is_block(found):
+                yield Place(segment.number, found.offset), decode_header(found.header)
 
     def _next(self, log: SegmentLog) -> tuple[SpooledBlock, tuple[int, int]] | None:
         for segment, found in log.frames(log.head):
@@ -226,16 +239,12 @@ class Spool:
 
     def _give_up(self, log: SegmentLog, segment: Segment, damage: Damage) -> None:
         """Go past damage: into the ledger first, then on. The segment goes to quarantine when it is drained."""
-        if damage.header is not None:
-            lost = losses_of(decode_header(damage.header), LossReason.SPOOL_DAMAGED, self._clock.wall_ns())
-        else:
-            lost = [self._unknown_loss(segment.path.name, damage.start, LossReason.SPOOL_DAMAGED)]
-        self._on_loss(lost)
+        self._losses.give_up(segment, [damage], LossReason.SPOOL_DAMAGED)
         if damage.header is not None:
             self._tally.dropped(damage.header)
         segment.damaged = True
         what = f"{segment.path.name}, bytes {damage.start} to {damage.end}: {damage.why}"
-        self._tell(
+        self._losses.tell(
             what, "what it held and was not in its file any more is in the ledger; the segment goes to quarantine"
         )
         log.move_head((segment.number, damage.end))
@@ -284,17 +293,10 @@ class Spool:
         segment = next((one for one in log.segments if one.number != held), None)
         if segment is None or log.durable_size(segment) < segment.size:
             return False
-        now_ns = self._clock.wall_ns()
         start = log.head[1] if segment.number == log.head[0] else 0
         found = list(scan_segment(segment, start, segment.size))
-        headers = [decode_header(one.header) for one in found if one.header is not None]
-        lost = [loss for header in headers for loss in losses_of(header, LossReason.SPOOL_DROPPED, now_ns)]
-        lost += [
-            self._unknown_loss(segment.path.name, one.start, LossReason.SPOOL_DAMAGED)
-            for one in found
-            if isinstance(one, Damage) and one.header is None
-        ]
-        self._on_loss(merge(lost))
+        if found:
+            self._losses.give_up(segment, found, LossReason.SPOOL_DROPPED)
         log.remove(segment)
         for one in found:
             if _is_block(one):
@@ -313,13 +315,6 @@ class Spool:
             if _is_block(found):
                 return weigh(found.header).observed_ns
         return None
-
-    def _unknown_loss(self, name: str, start: int, reason: LossReason) -> Loss:
-        path = f"{SPOOL_DIRECTORY}/{self.directory.name}/{name}"
-        return Loss("", path, 0, start, None, reason, self._clock.wall_ns(), self._output)
-
-    def _tell(self, message: str, hint: str) -> None:
-        self._notices = [*self._notices[-_NOTICES_KEPT + 1 :], Notice(f"spool {self._output}", message, hint)]
 
 
 def _is_block(found: Frame | Damage) -> TypeGuard[Frame]:

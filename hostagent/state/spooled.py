@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -17,6 +18,13 @@ from hostagent.state.rows import InflightPart, parts_of
 
 SPOOL_DIRECTORY = "spool"
 BLOCK_FRAME = 1
+
+
+class Place(NamedTuple):
+    """Where a frame begins: the number of a segment and a byte in it. Later places compare as greater."""
+
+    segment: int
+    offset: int
 
 
 class SpoolHeader(msgspec.Struct, frozen=True, gc=False):
@@ -116,9 +124,14 @@ def weigh(header: bytes) -> Weight:
 
 def losses_of(header: SpoolHeader, reason: LossReason, at_ns: int) -> list[Loss]:
     """The ledger lines for a block that will not be delivered; the checkpoint knows the paths."""
+    return losses_in(header.parts, header.output, reason, at_ns)
+
+
+def losses_in(parts: Sequence[InflightPart], output: str, reason: LossReason, at_ns: int) -> list[Loss]:
+    """The same from the parts of a block."""
     return [
-        Loss(part.source, "", range_.file, range_.start, range_.end, reason, at_ns, header.output)
-        for part in header.parts
+        Loss(part.source, "", range_.file, range_.start, range_.end, reason, at_ns, output)
+        for part in parts
         for range_ in part.ranges
     ]
 

@@ -31,7 +31,7 @@ def test_every_figure_of_the_bench_stands_on_verified_runs() -> None:
 
 
 def test_every_figure_of_the_spools_bench_stands_on_verified_runs() -> None:
-    options = "--json --bytes 8MiB --seconds 1 --rounds 1 --side-seconds 2".split()
+    options = ["--json", "--bytes", "8MiB", "--seconds", "1", "--rounds", "1", "--side-seconds", "2"]
     run = subprocess.run(
         [sys.executable, "-m", "tests.bench.spool", *options],
         cwd=CHECKOUT,

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -197,20 +198,28 @@ def test_bytes_that_were_passed_over_are_found(agent: Agent, logs: Path) -> None
     assert report["unaccounted"] == 32
 
 
-def test_a_missing_segment_is_open_until_the_ledger_has_it(agent: Agent, backend: Backend, logs: Path) -> None:
+@pytest.mark.parametrize("whole", [False, True])
+def test_what_is_gone_from_the_spool_is_open_until_the_ledger_has_it(
+    agent: Agent, backend: Backend, logs: Path, whole: bool
+) -> None:
     backend.behave("refuse")
     (logs / "a.log").write_text(LINE * 100)
     agent.start()
     settled(agent, "main", written=3200, spooled=3200)
     agent.kill()
-    (segment,) = (agent.directory / "state" / "spool" / "main").glob("*.seg")
-    segment.unlink()
-    (trouble,) = audit(agent, code=1)["troubles"]
-    assert (trouble["open"], trouble["message"]) == (True, f"segment {int(segment.name[:12]):012d} is gone")
+    spool = agent.directory / "state" / "spool"
+    if whole:
+        shutil.rmtree(spool)
+    else:
+        next((spool / "main").glob("*.seg")).unlink()
+    troubles = audit(agent, code=1)["troubles"]
+    assert "1 blocks with 3200 bytes of log are not there any more" in {trouble["message"] for trouble in troubles}
+    assert all(trouble["open"] for trouble in troubles)
     agent.start()
     agent.wait_ready()
-    report = audit(agent)
-    assert [(one["source"], one["unsized_losses"]) for one in report["sources"] if one["unsized_losses"]] == [("", 1)]
+    report = settled(agent, "main", written=3200, lost=3200)
+    assert report["balanced"]
+    assert [loss for one in report["sources"] for loss in one["reasons"].items()] == [("spool_missing", 3200)]
 
 
 def test_a_compressed_file_that_was_empty_when_it_was_found_is_no_log(

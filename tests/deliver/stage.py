@@ -22,6 +22,7 @@ from hostagent.hookspecs import Output
 from hostagent.model import Batch, Block, Delivery, Encoded, Part, Range, Verdict
 from hostagent.state.letters import LetterPart
 from hostagent.state.spool import Spool
+from hostagent.state.transit import SpoolChange
 
 DEADLINE_S = 20.0
 
@@ -58,7 +59,7 @@ class MemoryJournal:
         self.broken = threading.Event()
         self.refused = 0
 
-    def commit(self, begun: Sequence[Block], acked: Sequence[Block]) -> None:
+    def commit(self, begun: Sequence[Block], acked: Sequence[Block], spool: SpoolChange | None = None) -> None:
         if self.broken.is_set():
             self.refused += 1
             raise StateError("the disk is full")

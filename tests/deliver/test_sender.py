@@ -14,6 +14,7 @@ from hostagent.errors import PermanentError, TemporaryError
 from hostagent.model import Block, Delivery, Outcome, Verdict
 from hostagent.state.spool import Spool
 from tests.deliver.stage import LineEncoder, ScriptedOutput, Stage, part, wait_for
+from tests.state.values import Losses
 
 
 def test_blocks_arrive_in_order_and_are_acked_in_order() -> None:
@@ -212,7 +213,7 @@ def test_a_backend_that_asks_for_every_record_again_counts_as_down(tmp_path: Pat
         return Verdict(Outcome.PARTIAL, retry=range(delivery.records)) if busy else Verdict()
 
     output = ScriptedOutput(answer)
-    spool = Spool.open(tmp_path, "main", SpoolConfig(reserve_bytes=0), Clock(), lambda _losses: None)
+    spool = Spool.open(tmp_path, "main", SpoolConfig(reserve_bytes=0), Clock(), Losses())
     stage = Stage(output, spool=spool)
     stage.lane.start()
     stage.block(b"a", b"b")

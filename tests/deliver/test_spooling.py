@@ -14,11 +14,12 @@ from hostagent.clock import Clock
 from hostagent.config.model import SpoolConfig
 from hostagent.deliver.breaker import OPEN_AFTER_FAILURES
 from hostagent.errors import PermanentError, StateError, TemporaryError
-from hostagent.model import Block, Delivery, FileId, Fingerprint, Loss, Verdict
+from hostagent.model import Block, Delivery, FileId, Fingerprint, Verdict
 from hostagent.state.checkpoint import Checkpoint, FileRow
 from hostagent.state.dead_letters import DeadLetters
 from hostagent.state.letters import DEAD_LETTERS_DIRECTORY, read_entries, read_records
 from hostagent.state.spool import Spool
+from hostagent.state.transit import SpoolChange
 from tests.deliver.stage import ScriptedOutput, Stage, wait_for
 
 
@@ -48,10 +49,10 @@ class FailingJournal:
         self.broken = False
         self._checkpoint = checkpoint
 
-    def commit(self, begun: Sequence[Block], acked: Sequence[Block]) -> None:
+    def commit(self, begun: Sequence[Block], acked: Sequence[Block], spool: SpoolChange | None = None) -> None:
         if self.broken:
             raise StateError("cut off")
-        self._checkpoint.commit(begun, acked)
+        self._checkpoint.commit(begun, acked, spool)
 
 
 class Disk:
@@ -60,14 +61,11 @@ class Disk:
     def __init__(self, folder: Path, **options: object) -> None:
         self.folder = folder
         self.config = SpoolConfig(**({"reserve_bytes": 0} | options))  # type: ignore[arg-type]
-        self.losses: list[Loss] = []
         self.checkpoint = Checkpoint.open(folder, Clock())
         self.spool = self.open_spool()
 
     def open_spool(self) -> Spool:
-        spool = Spool.open(self.folder, "main", self.config, Clock(), self.losses.extend)
-        self.checkpoint.adopt_spooled(spool.contents())
-        return spool
+        return Spool.open(self.folder, "main", self.config, Clock(), self.checkpoint)
 
     def close(self) -> None:
         self.spool.close()
@@ -266,7 +264,7 @@ def test_a_full_spool_that_blocks_gives_no_room_and_loses_nothing(tmp_path: Path
     assert not stage.lane.spool_now((1,))
     assert stage.lane.status().spool.blocks == number - 4
     assert [notice.subject for notice in stage.lane.notices()] == ["spool main", "output main"]
-    assert disk.losses == []
+    assert disk.checkpoint.losses() == []
 
     backend.down = False
     stage.lane.nudge()
@@ -289,15 +287,16 @@ def test_a_full_spool_that_drops_the_oldest_says_what_it_dropped(tmp_path: Path)
     for _ in range(20):
         wait_for(stage.lane.room, "room")
         stage.block(filler)
-    wait_for(lambda: disk.losses, "a loss")
+    wait_for(disk.checkpoint.losses, "a loss")
     wait_for(lambda: len(stage.acked) == 21, "acks out of the spool")
     backend.down = False
     stage.lane.nudge()
     wait_for(stage.lane.idle, "idle")
     stage.end()
     assert backend.bodies()[0] == b"line 0000\n", "the block on its way was not dropped"
-    assert {loss.reason for loss in disk.losses} == {"spool_dropped"}
-    lost = sum((loss.end or 0) - loss.start for loss in disk.losses)
+    losses = disk.checkpoint.losses()
+    assert {loss.reason for loss in losses} == {"spool_dropped"}
+    lost = sum((loss.end or 0) - loss.start for loss in losses)
     arrived = sum(len(body) for body in backend.bodies())
     assert arrived + lost == 10 + 20 * 500_001
     disk.close()
@@ -317,7 +316,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.requires(root=True, tools=("mount",))
 def test_a_full_disk_under_the_spool_loses_nothing(small_disk: Path, tmp_path: Path) -> None:
     checkpoint = Checkpoint.open(tmp_path / "data", Clock())
-    spool = Spool.open(small_disk, "main", SpoolConfig(reserve_bytes=0), Clock(), lambda _losses: None)
+    spool = Spool.open(small_disk, "main", SpoolConfig(reserve_bytes=0), Clock(), checkpoint)
     ballast = small_disk / "ballast"
     backend = Backend()
     backend.down = True
@@ -392,7 +391,7 @@ def test_refused_records_are_kept_with_their_reason(disk: Disk) -> None:
     def refuse(_delivery: Delivery) -> Verdict:
         raise PermanentError("400 not like this")
 
-    letters = DeadLetters(disk.folder, Clock(), disk.losses.extend)
+    letters = DeadLetters(disk.folder, Clock(), disk.checkpoint.add_losses)
     letters.bound("main", 1 << 20)
     stage = Stage(ScriptedOutput(refuse), spool=disk.spool, journal=disk.checkpoint, letters=letters)
     stage.lane.start()

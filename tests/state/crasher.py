@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 
 from hostagent.clock import Clock
-from hostagent.model import Loss
-from hostagent.state.checkpoint import Checkpoint
+from hostagent.state.checkpoint import Checkpoint, SpoolChange
 from hostagent.state.spool import Spool
 from tests.state.values import block, delivery, file_row, part, spool_config
 
@@ -30,15 +29,9 @@ def main(data_dir: Path, first: int, seed: int) -> None:
     checkpoint = Checkpoint.open(data_dir, Clock())
     if not checkpoint.files():
         checkpoint.add_files([file_row()])
-
-    def on_loss(losses: object) -> None:
-        assert isinstance(losses, list)
-        for loss in losses:
-            assert isinstance(loss, Loss)
-            tell(f"lost {loss.reason} {loss.start} {loss.end}")
-
-    spool = Spool.open(data_dir, "main", spool_config(max_bytes=8 * 1024 * 1024), Clock(), on_loss)
-    checkpoint.adopt_spooled(spool.contents())
+    spool = Spool.open(data_dir, "main", spool_config(max_bytes=8 * 1024 * 1024), Clock(), checkpoint)
+    for loss in checkpoint.losses():
+        tell(f"lost {loss.reason} {loss.start} {loss.end}")
     for notice in [*checkpoint.notices(), *spool.notices()]:
         tell(f"notice {notice.message}")
     tell("started")
@@ -48,22 +41,25 @@ def main(data_dir: Path, first: int, seed: int) -> None:
         for _ in range(rng.randint(1, 4)):
             one = block(f"b{number}", part(1, number * 10, number * 10 + 10))
             checkpoint.commit([one], [])
-            if not spool.append(one, delivery(one.id, body_of(number))):
+            place = spool.append(one, delivery(one.id, body_of(number)))
+            if place is None:
                 break
-            group.append(one)
+            group.append((place, one))
             number += 1
         spool.sync()
-        for one in group:
+        for _, one in group:
             tell(f"spooled {one.id}")
-        checkpoint.commit([], group)
+        head = spool.place
+        change = SpoolChange("main", group, head) if head is not None else None
+        checkpoint.commit([], [one for _, one in group], change)
         tell(f"committed {number * 10}")
         for _ in range(rng.randint(0, 5) if group else 200):
-            head = spool.head()
-            if head is None:
+            oldest = spool.head()
+            if oldest is None:
                 break
-            if head.delivery.body != body_of(int(head.id[1:])):
-                tell(f"altered {head.id}")
-            tell(f"delivered {head.id}")
+            if oldest.delivery.body != body_of(int(oldest.id[1:])):
+                tell(f"altered {oldest.id}")
+            tell(f"delivered {oldest.id}")
             spool.advance()
 
 

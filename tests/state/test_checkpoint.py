@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from hostagent.model import FileId, Loss, Part, Range
-from hostagent.state.checkpoint import Checkpoint, InflightBlock, InflightPart, Position
+from hostagent.state.checkpoint import Checkpoint, Position
 from hostagent.state.ledger import LossReason, LossTotal
-from tests.state.values import ANCHOR, HandClock, block, file_row, offsets, part
+from hostagent.state.spooled import Place
+from tests.state.values import ANCHOR, HandClock, block, file_row, header_of, offsets, part
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_a_block_found_in_the_spool_is_committed_at_last(checkpoint: Checkpoint)
     (file,) = checkpoint.add_files([file_row()])
     sent = block("b1", part(file, 0, 100))
     checkpoint.commit([sent], [])
-    checkpoint.adopt_spooled(checkpoint.inflight("main"))
+    assert checkpoint.reconcile_spool("main", [(Place(1, 0), header_of(sent))], Place(1, 0)) == []
     assert offsets(checkpoint) == {(file, "main"): 100}
     assert checkpoint.inflight("main") == []
 
@@ -137,8 +138,8 @@ def test_a_spooled_block_without_its_row_moves_a_position_only_onwards(checkpoin
     before, gap, past = checkpoint.add_files(
         [file_row(inode=i, positions={"main": Position(offset, ANCHOR)}) for i, offset in enumerate([50, 40, 120])]
     )
-    parts = tuple(InflightPart((Range(file, 50, 100, ANCHOR),), "chain", "nginx", 1) for file in (before, gap, past))
-    checkpoint.adopt_spooled([InflightBlock("b1", "main", 1, parts)])
+    held = block("b1", *(part(file, 50, 100) for file in (before, gap, past)))
+    assert checkpoint.reconcile_spool("main", [(Place(1, 0), header_of(held))], Place(1, 0)) == []
     assert offsets(checkpoint) == {(before, "main"): 100, (gap, "main"): 40, (past, "main"): 120}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.spool import Spool
-from tests.state.values import HandClock, Losses, offsets, spool_config
+from tests.state.values import HandClock, offsets, spool_config
 
 ROUNDS = 12
 
@@ -61,8 +61,7 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path, seed: int) -> None:
             elif word == "delivered":
                 delivered.append(rest)
         checkpoint = Checkpoint.open(tmp_path, HandClock())
-        spool = Spool.open(tmp_path, "main", spool_config(), HandClock(), Losses())
-        checkpoint.adopt_spooled(spool.contents())
+        spool = Spool.open(tmp_path, "main", spool_config(), HandClock(), checkpoint)
         position = offsets(checkpoint).get((1, "main"), 0)
         promised = max([0, *(int(line.split()[1]) for line in lines if line.startswith("committed"))])
         assert position >= promised
@@ -72,6 +71,7 @@ def test_kill_9_at_any_moment_loses_nothing(tmp_path: Path, seed: int) -> None:
         missing = {f"b{number}" for number in range(position // 10)} - set(delivered) - set(waiting)
         assert missing == set()
         assert set(spooled) <= set(delivered) | set(waiting)
+        assert checkpoint.loss_totals() == []
         # What is in flight is not in the spool, so nothing is sent from both.
         assert {one.id for one in checkpoint.inflight("main")} & set(waiting) == set()
         checkpoint.drop_inflight([one.id for one in checkpoint.inflight("main")])

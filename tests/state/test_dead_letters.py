@@ -26,7 +26,7 @@ def open_letters(tmp_path: Path, losses: Losses) -> Iterator[Opener]:
     def open_it(max_bytes: int = 8 * 1024 * 1024) -> DeadLetters:
         for letters in opened:
             letters.close()
-        opened.append(DeadLetters(tmp_path, HandClock(), losses))
+        opened.append(DeadLetters(tmp_path, HandClock(), losses.add_losses))
         for output in ("main", "other"):
             opened[-1].bound(output, max_bytes)
         return opened[-1]

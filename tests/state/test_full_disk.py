@@ -159,7 +159,7 @@ def test_a_filesystem_that_turns_read_only_and_back(small_ext4: Path) -> None:
     spool = Spool.open(small_ext4, "main", spool_config(), clock, Losses())
     with pytest.raises(StateError, match="remount"):
         spool.append(block("b", part(file, 0, 1)), delivery("b"))
-    letters = DeadLetters(small_ext4, clock, Losses())
+    letters = DeadLetters(small_ext4, clock, Losses().add_losses)
     letters.bound("main", 1 << 20)
     with pytest.raises(StateError, match="remount"):
         letters.put(output="main", delivery=delivery("b"), letters=[(b"x", "y")])

@@ -49,7 +49,7 @@ def test_a_damaged_segment_says_what_is_whole_and_what_is_not(tmp_path: Path) ->
     kept = tmp_path / f"20300101T000000Z-main-{segment.name}"
     shutil.copy(segment, kept)
     second = list(list_blocks(segment))[1]
-    flip(kept, second.offset + second.bytes - 1)
+    flip(kept, second.place.offset + second.bytes - 1)
     flip(kept, 5)
     assert [one.damage for one in list_blocks(segment, verify=True)] == ["", "", ""]
     listed = list(list_blocks(kept, verify=True))

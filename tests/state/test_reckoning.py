@@ -11,7 +11,8 @@ from hostagent.state.checkpoint import Checkpoint, Position
 from hostagent.state.positions import Progress
 from hostagent.state.reckoning import Account, reckon, union, within, without
 from hostagent.state.recovery import connect_read_only
-from tests.state.values import ANCHOR, block, file_row, part
+from hostagent.state.spooled import Place
+from tests.state.values import ANCHOR, block, file_row, header_of, part
 
 HEADINGS = ("skipped", "delivered", "spooled", "dead_lettered", "lost", "lost_unsized", "waiting", "unaccounted")
 
@@ -99,7 +100,7 @@ def test_a_block_done_before_one_that_was_spooled_is_done(checkpoint: Checkpoint
     (file,) = checkpoint.add_files([file_row()])
     checkpoint.commit([block("a", part(file, 0, 10)), block("later", part(file, 20, 30))], [])
     spooled = block("b", part(file, 10, 20))
-    checkpoint.adopt_spooled([spooled])  # type: ignore[list-item]
+    assert checkpoint.reconcile_spool("main", [(Place(1, 0), header_of(spooled))], Place(1, 0)) == []
     assert rows(checkpoint) == [(file, 20, 0, 20)]
     assert [one.id for one in checkpoint.inflight("main")] == ["later"]
     checkpoint.close()

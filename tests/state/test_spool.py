@@ -36,7 +36,7 @@ def open_spool(tmp_path: Path, losses: Losses) -> Iterator[Opener]:
 
 
 def put(spool: Spool, name: str, body: bytes = b"body", file: int = 1, start: int = 0) -> bool:
-    return spool.append(block(name, part(file, start, start + 10)), delivery(name, body))
+    return spool.append(block(name, part(file, start, start + 10)), delivery(name, body)) is not None
 
 
 def drain(spool: Spool) -> list[str]:
@@ -178,11 +178,12 @@ def test_drop_oldest_spares_the_block_that_is_being_delivered(open_spool: Opener
 
 
 def test_nothing_is_dropped_when_the_ledger_can_not_be_written(tmp_path: Path) -> None:
-    def refuse(_: object) -> None:
-        raise StateError("disk full")
+    class Refusal(Losses):
+        def add_losses(self, _: object) -> None:
+            raise StateError("disk full")
 
     config = spool_config(max_bytes=4 * MIB, when_full="drop_oldest")
-    spool = Spool.open(tmp_path, "main", config, HandClock(), refuse)
+    spool = Spool.open(tmp_path, "main", config, HandClock(), Refusal())
     taken: list[str] = []
     body = os.urandom(MIB // 2)
     while spool.stats().disk_bytes < 3 * MIB + len(body):

@@ -278,10 +278,11 @@ def test_damage_is_reported_once_however_often_the_agent_dies_on_it(tmp_path: Pa
     _, payload, _ = frames_of(segment)[0]
     flip(segment, payload)
 
-    def refuse(_: object) -> None:
-        raise StateError("the ledger can't be written")
+    class Refusal(Losses):
+        def add_losses(self, _: object) -> None:
+            raise StateError("the ledger can't be written")
 
-    spool = Spool.open(tmp_path, "main", spool_config(), HandClock(), refuse)
+    spool = Spool.open(tmp_path, "main", spool_config(), HandClock(), Refusal())
     for _ in range(3):
         with pytest.raises(StateError, match="ledger"):
             spool.head()

@@ -1,12 +1,14 @@
 """Sample files and blocks for the tests of the state folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hostagent.clock import Clock
 from hostagent.config.model import SpoolConfig
 from hostagent.model import Block, Delivery, FileId, Fingerprint, Loss, Part, Range
 from hostagent.state.checkpoint import Checkpoint, FileRow
+from hostagent.state.ledger import LossReason
+from hostagent.state.spooled import Place, SpoolHeader, decode_header, encode_block
 
 ANCHOR = b"\xa5" * 16
 
@@ -64,14 +66,27 @@ def delivery(name: str, body: bytes = b"body") -> Delivery:
     return Delivery(name, body, "application/x-ndjson", "zstd", 3, 123, name)
 
 
+def header_of(held: Block) -> SpoolHeader:
+    """What the spool says about a block."""
+    return decode_header(encode_block(held, delivery(held.id), 1))
+
+
 def spool_config(**fields: object) -> SpoolConfig:
     return SpoolConfig(**{"max_bytes": 64 * 1024 * 1024, "reserve_bytes": 0, **fields})  # type: ignore[arg-type]
 
 
 class Losses(list[Loss]):
-    """What a spool gave up; usable as its `on_loss`."""
+    """What a spool gave up: a record that knows nothing of its own, as a database that is younger than the spool."""
 
-    def __call__(self, losses: Sequence[Loss]) -> None:
+    def reconcile_spool(self, _output: str, held: Iterable[tuple[Place, SpoolHeader]], _done: Place) -> list[Place]:
+        for _ in held:
+            pass
+        return []
+
+    def lose_spooled(self, _output: str, _where: tuple[Place, Place], _reason: LossReason) -> list[Place]:
+        return []
+
+    def add_losses(self, losses: Sequence[Loss]) -> None:
         self.extend(losses)
 
     def spans(self) -> list[tuple[int, int, int | None, str]]:
