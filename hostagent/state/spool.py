@@ -212,7 +212,7 @@ class Spool:
         for name in log.foreign:
             self._losses.tell(f"{self.directory / name} is not the agent's; it is left alone", "move it elsewhere")
         for kept in log.settle():
-            self._losses.tell(kept, "`hostagent spool replay` sends what a hostagent that can read it finds in it")
+            self._losses.tell(f"a segment held nothing that reads: {kept}", "`hostagent spool verify` says why")
         if log.torn_bytes:
             torn = f"{log.torn_bytes} bytes at the end were being written when the agent died; they come again"
             self._losses.tell(torn, "")
@@ -242,7 +242,7 @@ class Spool:
         self._losses.give_up(segment, [damage], LossReason.SPOOL_DAMAGED)
         if damage.header is not None:
             self._tally.dropped(damage.header)
-        segment.damage = segment.damage or damage.why
+        segment.damaged = True
         what = f"{segment.path.name}, bytes {damage.start} to {damage.end}: {damage.why}"
         self._losses.tell(
             what, "what it held and was not in its file any more is in the ledger; the segment goes to quarantine"
@@ -278,12 +278,10 @@ class Spool:
         used_bytes = self._log.disk_bytes if self._log is not None else 0
         if used_bytes + need_bytes > self._config.max_bytes:
             return f"{used_bytes} of spool.max_bytes = {self._config.max_bytes} bytes are in use"
-        # It may be on a filesystem of its own, and is not made before there is something to put into it.
-        place = next((one for one in (self.directory, self.directory.parent) if one.exists()), self._data_dir)
         try:
-            disk = os.statvfs(place)
+            disk = os.statvfs(self._data_dir)
         except OSError as error:
-            raise os_fault(place, "ask for its free space", error) from error
+            raise os_fault(self._data_dir, "ask for its free space", error) from error
         free_bytes = disk.f_bavail * disk.f_frsize
         if free_bytes - need_bytes < self._config.reserve_bytes:
             return f"the disk has {free_bytes} bytes free, spool.reserve_bytes = {self._config.reserve_bytes}"
@@ -308,7 +306,6 @@ class Spool:
     def _tidy(self, log: SegmentLog) -> None:
         """Give the disk back when all is drained, but don't make and remove a file for each block of a slow backend."""
         if self._tally.empty:
-            self._full = ""
             log.drop_drained()
 
     def _oldest_ns(self, log: SegmentLog) -> int | None:

@@ -25,19 +25,16 @@ _NAME = re.compile(r"(\d{12})-([0-9a-f]{16})\.seg")
 
 
 class Segment:
-    """One file: its frames lie in [0, size), even if the file has become shorter than that.
+    """One file: its frames lie in [0, size), even if the file has become shorter than that."""
 
-    `damage` says what was first found wrong with it, and is empty as long as nothing was.
-    """
-
-    __slots__ = ("damage", "marker", "number", "path", "size")
+    __slots__ = ("damaged", "marker", "number", "path", "size")
 
     def __init__(self, path: Path, number: int, marker: bytes, size: int = 0) -> None:
         self.path = path
         self.number = number
         self.marker = marker
         self.size = size
-        self.damage = ""
+        self.damaged = False
 
 
 class Survey(NamedTuple):

@@ -6,11 +6,13 @@ Every line is numbered, and the stream's books say which bytes of which generati
 import gzip
 import os
 import shutil
+import time
 from pathlib import Path
 
 from tests.support.generations import Generations, identity_at, identity_of
 from tests.support.lines import make_line
 
+INODE_TRIES = 200
 ROTATIONS = ("rename", "rename_late_reopen", "copytruncate", "rename_gzip", "hard_link", "symlink_swap")
 
 
@@ -25,11 +27,13 @@ class LogStream:
         self.generation = 0
         self.next_seq = 0
         self.rotated: list[Path] = []
+        self.compress_after_s = 0.0
         self.books = Generations()
         self._copies: dict[Path, int] = {}  # which generation a rotated file holds
         self._fd = -1
         self._serial = 0
         self._pending = b""
+        self._deleted = 0
 
     def span(self, generation: int) -> range:
         """The numbers of the lines of a generation."""
@@ -103,8 +107,25 @@ class LogStream:
         """Unlink the live file and start a new one with the next write."""
         self.finish_line()
         self.close()
-        os.unlink(self.path)
+        self._deleted = os.stat(self.path).st_ino
+        for path in {self.path.resolve(), self.path}:
+            path.unlink()
         self._begin_generation()
+
+    def reuse_inode(self) -> bool:
+        """After `delete`: begin the new file with the inode of the old one, if the filesystem gives it again."""
+        others = []
+        fresh = self.path.with_name(f".{self.name}.new")
+        for number in range(INODE_TRIES):
+            fresh.touch()
+            if fresh.stat().st_ino == self._deleted:
+                fresh.rename(self.path)
+                break
+            others.append(fresh.rename(fresh.with_name(f".{self.name}.{number}")))
+        for other in others:
+            other.unlink()
+        self._open()
+        return os.fstat(self._fd).st_ino == self._deleted
 
     def compress(self, rotated: Path) -> Path:
         """Compress as logrotate does: the compressed file appears beside the other, which then goes."""
@@ -132,7 +153,7 @@ class LogStream:
                 self.copytruncate()
             case "rename_gzip":
                 # With delaycompress, as most configurations have it: the one before is compressed.
-                if self.rotated and self.rotated[-1].suffix != ".gz" and self.rotated[-1] != self.path.resolve():
+                if self.rotated and self._may_be_compressed(self.rotated[-1]):
                     self.compress(self.rotated[-1])
                 self.rename()
             case "hard_link":
@@ -175,6 +196,10 @@ class LogStream:
         os.symlink(dated, link)
         os.rename(link, self.path)
         self.reopen()
+
+    def _may_be_compressed(self, rotated: Path) -> bool:
+        old = time.time() - rotated.stat().st_mtime >= self.compress_after_s
+        return old and rotated.suffix != ".gz" and rotated != self.path.resolve()
 
     def _begin_generation(self) -> None:
         self.generation += 1

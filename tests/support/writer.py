@@ -20,6 +20,8 @@ from tests.support.lines import make_line
 from tests.support.streams import ROTATIONS, LogStream
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+# A log whose last name goes before anybody can have looked is read by nobody.
+COMPRESS_AFTER_S = 0.5
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -48,6 +50,8 @@ class LoadWriter:
             LogStream(Path(load.directory), f"app{number:03}", text_length=load.text_length, plain=load.plain)
             for number in range(load.streams)
         ]
+        for stream in self.streams:
+            stream.compress_after_s = COMPRESS_AFTER_S
         self._rng = random.Random(load.seed)
         self._paused = False
         self._turn = 0
@@ -101,17 +105,19 @@ class LoadWriter:
                     stream.rotate(order["how"])
             case "delete":
                 for stream in self.streams:
-                    stream.write(1, now_ns=time.time_ns())
+                    stream.write(order.get("last_words", 1), now_ns=time.time_ns())
                     stream.delete()
-            case "where" | "whose" | "lines":
+            case "where" | "whose" | "lines" | "reuse_inodes":
                 self._say(self._look_up(order))
                 return True
         self._say({stream.name: stream.next_seq for stream in self.streams})
         return bool(order["do"] != "stop")
 
-    def _look_up(self, order: dict[str, Any]) -> list[Any]:
+    def _look_up(self, order: dict[str, Any]) -> list[Any] | int:
         books = {stream.name: stream.books for stream in self.streams}
         match order["do"]:
+            case "reuse_inodes":
+                return sum(stream.reuse_inode() for stream in self.streams)
             case "where":
                 return [books[name].bytes_of(first, last) for name, first, last in order["ranges"]]
             case "whose":
@@ -159,6 +165,10 @@ class Writer:
     def lines(self, places: list[tuple[str, int, int, int]]) -> list[range]:
         """The numbers of the lines that lie wholly in each (stream, generation, start, end)."""
         return [range(*found) for found in self._ask("lines", {"places": places})]
+
+    def reuse_inodes(self) -> int:
+        """Begin the logs that were just deleted anew in files with the same inodes; how many got theirs."""
+        return int(self._ask("reuse_inodes", {}))
 
     def _ask(self, do: str, details: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
         assert self._process.stdin is not None

@@ -4,12 +4,17 @@ What ext4 has not yet written to its device is not in the image file: a copy of 
 mounted is what a power cut would leave, journal and all.
 """
 
+import fcntl
 import os
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
 SIZE_BYTES = 96 << 20
+# linux/ext4.h: EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_DEFAULT
+_EXT4_IOC_SHUTDOWN = 0x8004587D
+_AFTER_A_SYNC = struct.pack("=I", 0)
 
 
 class Disk:
@@ -26,13 +31,35 @@ class Disk:
     def mount(self) -> None:
         self.mount_point.mkdir(parents=True, exist_ok=True)
         # Only an fsync commits the journal, not the five-second timer: a power cut shall hurt as much as it may.
-        _command("mount", "-o", "loop,commit=300", str(self._image), str(self.mount_point))
+        _command("mount", "-o", "loop,commit=300,errors=remount-ro", str(self._image), str(self.mount_point))
 
     def unmount(self) -> None:
         _command("umount", str(self.mount_point))
 
     def remount(self, mode: str) -> None:
         _command("mount", "-o", f"remount,{mode}", str(self.mount_point))
+
+    def turn_read_only(self) -> None:
+        """As ext4 does when it finds itself damaged. Files that are open for writing don't keep it from that."""
+        Path(f"/sys/fs/ext4/{self._device()}/trigger_fs_error").write_text("torture\n")
+
+    def die(self) -> None:
+        """From now on everything that needs the device fails with EIO; what was written before is on it."""
+        fd = os.open(self.mount_point, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.ioctl(fd, _EXT4_IOC_SHUTDOWN, _AFTER_A_SYNC)
+        finally:
+            os.close(fd)
+
+    def repair(self) -> None:
+        """Not mounted: what the next boot would do to a filesystem that has noted an error."""
+        # 1: errors were corrected
+        run = subprocess.run(["e2fsck", "-p", "-f", str(self._image)], check=False, capture_output=True, text=True)
+        assert run.returncode in {0, 1}, run.stdout + run.stderr
+
+    def _device(self) -> str:
+        number = os.stat(self.mount_point).st_dev
+        return Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve().name
 
     def freeze_image(self) -> None:
         """Keep what is on the device at this moment; the next mount shows that and nothing later."""
@@ -61,6 +88,13 @@ class Disks:
         self.close()
         for disk in self._disks:
             disk.use_frozen_image()
+            disk.mount()
+
+    def mount_again(self) -> None:
+        """As after a boot. Nobody may have files open there any more."""
+        self.close()
+        for disk in self._disks:
+            disk.repair()
             disk.mount()
 
     def close(self) -> None:

@@ -20,8 +20,8 @@ from tests.support.oracle import Oracle
 from tests.support.writer import Writer
 
 _LEDGER = """
-    SELECT losses.start, losses.end, files.device, files.inode, files.birth_ns, files.fingerprint_length,
-    files.fingerprint FROM losses JOIN files ON files.id = losses.file
+    SELECT losses.start, losses.end, losses.reason, files.device, files.inode, files.birth_ns,
+    files.fingerprint_length, files.fingerprint FROM losses JOIN files ON files.id = losses.file
 """
 _UNSIZED = -1
 _WRAP = 1 << 64
@@ -43,6 +43,7 @@ class Tally(msgspec.Struct):
     altered: int = 0
     disordered: int = 0
     recovered_s: list[float] = msgspec.field(default_factory=list)
+    gaps: list[str] = msgspec.field(default_factory=list)  # what was lost, in words
 
 
 class _Gap(NamedTuple):
@@ -64,6 +65,7 @@ class Judge:
         self._writer = writer
         self._gaps: list[_Gap] = []
         self._ledger: defaultdict[tuple[str, int], set[tuple[int, int | None]]] = defaultdict(set)
+        self._reasons: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
         self._owners: dict[tuple[int, int, int, int, str], tuple[str, int] | None] = {}
         self._seen = (0, 0, 0)
 
@@ -88,12 +90,13 @@ class Judge:
         """Take over what the ledger says now. What it has said once counts, even if its database is damaged later."""
         with contextlib.suppress(sqlite3.DatabaseError), self._connected() as connection:
             rows = connection.execute(_LEDGER).fetchall()
-            keys = [(row[2] % _WRAP, row[3] % _WRAP, row[4], row[5], bytes(row[6]).hex()) for row in rows]
+            keys = [(row[3] % _WRAP, row[4] % _WRAP, row[5], row[6], bytes(row[7]).hex()) for row in rows]
             unknown = sorted({key for key in keys if self._owners.get(key) is None})
             self._owners.update(zip(unknown, self._writer.whose(unknown), strict=True))
-            for (start, end, *_), key in zip(rows, keys, strict=True):
+            for (start, end, reason, *_), key in zip(rows, keys, strict=True):
                 if (owner := self._owners[key]) is not None:
                     self._ledger[owner].add((start, None if end == _UNSIZED else end))
+                    self._reasons[owner].add(reason)
 
     def judge(self) -> None:
         """Put what never came, and what of it is nowhere in the ledger, to the fault after which it was missed."""
@@ -106,8 +109,14 @@ class Judge:
         for gap, places in zip(lost, where, strict=True):
             gap.tally.lost += gap.last - gap.first
             for place in places:
-                ranges = self._ledger.get((gap.stream, place.generation), ())
-                gap.tally.unaccounted += uncovered(place.start, place.end, ranges)
+                owner = (gap.stream, place.generation)
+                unknown = uncovered(place.start, place.end, self._ledger.get(owner, ()))
+                gap.tally.unaccounted += unknown
+                gap.tally.gaps.append(
+                    f"{gap.stream}, generation {place.generation}, bytes {place.start} to {place.end}, "
+                    f"lines {place.first} to {place.last}: {unknown} bytes not in the ledger, "
+                    f"which has {', '.join(sorted(self._reasons.get(owner, ()))) or 'nothing'} of that file"
+                )
 
     def said_in_vain(self) -> int:
         """How many lines arrived although the ledger gives all their bytes up: it must not simply name everything."""

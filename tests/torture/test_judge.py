@@ -37,7 +37,7 @@ class Case:
         self.judge = Judge(self.database, self.oracle, writer, lambda: False)
         self.tally = Tally("a fault")
         with contextlib.closing(sqlite3.connect(self.database)) as connection:
-            connection.execute("CREATE TABLE losses (file, start, end)")
+            connection.execute("CREATE TABLE losses (file, start, end, reason)")
             connection.execute("CREATE TABLE files (id, device, inode, birth_ns, fingerprint_length, fingerprint)")
             head = self.log.read_bytes()[:100]
             digest = hashlib.blake2b(head, digest_size=16).digest()
@@ -46,7 +46,7 @@ class Case:
 
     def say_lost(self, start: int, end: int, file: int = 7) -> None:
         with contextlib.closing(sqlite3.connect(self.database)) as connection:
-            connection.execute("INSERT INTO losses VALUES (?, ?, ?)", (file, start, end))
+            connection.execute("INSERT INTO losses VALUES (?, ?, ?, 'said so')", (file, start, end))
             connection.commit()
 
     def unaccounted(self) -> int:

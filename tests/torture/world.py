@@ -6,9 +6,12 @@ filesystems of their own, mounted only when the caller is root.
 
 import contextlib
 import json
+import os
 import random
+import sqlite3
 import time
 from pathlib import Path
+from signal import SIGKILL
 from typing import NamedTuple
 
 from tests.support.agent import Agent
@@ -19,6 +22,7 @@ from tests.support.waiting import NotInTimeError, wait_for
 from tests.support.writer import Load, Writer
 from tests.torture.disks import Disks
 from tests.torture.judge import Judge, Tally
+from tests.torture.tampering import Failing, tracer_of
 
 DATABASE = "checkpoint.db"
 RECOVERY_LIMIT_S = 90.0
@@ -71,6 +75,7 @@ class World:
         self.data_dir = directory / "state"
         self.spool_dir = self.data_dir / "spool"
         self.oracle = Oracle()
+        self.tampering: Failing | None = None
         self._exits = contextlib.ExitStack()
         if disks:
             places = [(directory / "state.img", self.data_dir), (directory / "spool.img", self.spool_dir)]
@@ -84,10 +89,15 @@ class World:
         self.judge = Judge(self.data_dir / DATABASE, self.oracle, self.writer, lambda: self.agent.running)
 
     def close(self) -> None:
+        self.stop_tampering()
+        self.kill_traced()
         self._exits.close()
 
-    def start(self) -> None:
+    def start(self, *wrapper: str) -> None:
+        """Start the agent, perhaps by another command, and wait until it is at work."""
+        self.agent.wrapper = list(wrapper)
         self.agent.start()
+        self.agent.wrapper = []
         self.agent.wait_ready()
 
     def kill(self) -> None:
@@ -98,8 +108,37 @@ class World:
         """Let time pass: faults of random length are what this program is about."""
         time.sleep(self.rng.uniform(low_s, high_s))
 
-    def storm(self, rotations_per_s: float, rotations: tuple[str, ...] = SURVIVABLE) -> None:
-        self.writer.order("change", load={"storm_per_s": rotations_per_s, "rotations": rotations})
+    def kill_traced(self) -> None:
+        """Kill the agent if it lives, and whoever traces it; that one would outlive it otherwise."""
+        if self.agent.running:
+            tracer = tracer_of(self.agent.pid)
+            self.agent.signal(SIGKILL)
+            if tracer:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(tracer, SIGKILL)
+            self.agent.kill()
+
+    def stop_tampering(self) -> None:
+        """From now on the agent's calls reach the kernel again."""
+        if self.tampering is not None:
+            self.tampering.stop()
+            self.tampering = None
+
+    def back_up(self) -> None:
+        """What the agent does every five minutes: a copy of its database beside it."""
+        backup = self.data_dir / f"{DATABASE}.backup"
+        backup.unlink(missing_ok=True)
+        with (
+            contextlib.closing(sqlite3.connect(f"{(self.data_dir / DATABASE).as_uri()}?mode=ro", uri=True)) as live,
+            contextlib.closing(sqlite3.connect(backup)) as copy,
+        ):
+            live.backup(copy)
+
+    def storm(
+        self, rotations_per_s: float = 1.0, rotations: tuple[str, ...] = SURVIVABLE, *, in_turn: bool = False
+    ) -> None:
+        load = {"storm_per_s": rotations_per_s, "rotations": rotations, "in_turn": in_turn}
+        self.writer.order("change", load=load)
 
     def wait_for_traffic(self) -> None:
         """Until something has been stored since now."""
@@ -115,7 +154,7 @@ class World:
         """After a fault: wait until what was written up to now has arrived, or will not come any more."""
         healed_s = time.monotonic()
         written = self.writer.state()
-        self._wait_for_all(written)
+        self.wait_for_all(written)
         if self._complete(written):
             tally.recovered_s.append(time.monotonic() - healed_s)
         if repeats:
@@ -125,7 +164,8 @@ class World:
         self.judge.read_ledger()
         self.writer.order("remove_rotated")
 
-    def _wait_for_all(self, written: dict[str, int]) -> None:
+    def wait_for_all(self, written: dict[str, int]) -> None:
+        """Until all of it has arrived, or waiting longer is pointless."""
         stuck = _Stuck(self)
         with contextlib.suppress(NotInTimeError):
             wait_for(
@@ -158,7 +198,7 @@ class World:
         """Stop writing and the agent, and judge; what was missed or came wrong only now is in the answer."""
         tally = Tally("the end")
         written = self.writer.order("pause")
-        self._wait_for_all(written)
+        self.wait_for_all(written)
         self.agent.stop()
         self._complete(written)
         self.judge.miss(tally, written)

@@ -1,0 +1,44 @@
+"""The backend refuses, dawdles, lies about what it stored; or is away while the agent or its files go, too."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.torture.faults.fault import Fault, healthy
+from tests.torture.world import World
+
+
+def _backend(kind: str, **options: Any) -> Callable[[World], None]:  # noqa: ANN401 - fields of Behaviour
+    def inject(world: World) -> None:
+        world.backend.behave(kind, **options)
+
+    return inject
+
+
+def _down_and_killed(world: World) -> None:
+    world.backend.behave("refuse")
+    world.pause(0.2, 1.0)
+    world.kill()
+    world.pause(0.0, 0.5)
+    world.start()
+
+
+def _down_and_deleted(world: World) -> None:
+    """Live files vanish while nothing can be delivered: the agent's open descriptors and its spool are all there is."""
+    world.backend.behave("refuse")
+    world.pause(0.2, 1.0)
+    world.writer.order("delete")
+
+
+FAULTS = [
+    Fault("backend refuses", _backend("refuse"), healthy),
+    Fault("backend slow", _backend("slow", delay_s=0.3), healthy),
+    Fault("backend stalls", _backend("stall"), healthy),
+    Fault("backend 429", _backend("status", status=429, retry_after_s=0.2), healthy),
+    Fault("backend 500", _backend("status", status=500, share=0.7), healthy),
+    Fault("backend 413", _backend("too_large", max_bytes=2000), healthy),
+    Fault("stored, then reset", _backend("stored_then_reset", share=0.5), healthy),
+    Fault("half an answer", _backend("half_answer", share=0.5), healthy),
+    Fault("connection cut in the body", _backend("cut", share=0.7), healthy),
+    Fault("backend down, agent killed", _down_and_killed, healthy),
+    Fault("backend down, files deleted", _down_and_deleted, healthy),
+]

@@ -1,0 +1,51 @@
+"""The wall clock is set while the agent runs, and set back over its restart. The monotonic clock goes on as ever."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.torture.faults.fault import Fault
+from tests.torture.world import World
+
+_STEPS_S = (1, 60, 3600, 3 * 86400, 400 * 86400)
+_LIBRARIES = "libfaketime/libfaketimeMT.so.1", "faketime/libfaketimeMT.so.1"
+
+
+def _library() -> Path | None:
+    folders = [*Path("/usr/lib").glob("*-linux-gnu"), Path("/usr/lib"), Path("/usr/lib64")]
+    found = [folder / name for folder in folders for name in _LIBRARIES if (folder / name).exists()]
+    return found[0] if found else None
+
+
+def _no_library() -> str:
+    return "" if _library() and shutil.which("faketime") else "the program faketime"
+
+
+def _step(sign: int) -> Callable[[World], None]:
+    def inject(world: World) -> None:
+        clock = world.directory / "clock"
+        clock.write_text("+0\n")
+        world.kill()
+        world.start(
+            "env",
+            f"LD_PRELOAD={_library()}",
+            f"FAKETIME_TIMESTAMP_FILE={clock}",
+            "FAKETIME_NO_CACHE=1",
+            "FAKETIME_DONT_FAKE_MONOTONIC=1",
+            "NO_FAKE_STAT=1",
+        )
+        world.pause(0.2, 0.8)
+        clock.write_text(f"{sign * world.rng.choice(_STEPS_S):+d}\n")
+
+    return inject
+
+
+def _back(world: World) -> None:
+    world.kill()
+    world.start()
+
+
+FAULTS = [
+    Fault("clock stepped forwards", _step(1), _back, hold_s=(1.0, 2.0), lacks=_no_library),
+    Fault("clock stepped backwards", _step(-1), _back, hold_s=(1.0, 2.0), lacks=_no_library),
+]
