@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from hostagent.clock import Clock
@@ -26,15 +26,18 @@ from hostagent.tail.registry import Registry
 from hostagent.tail.resume import close_vanished, drop_target, open_target, swap_target
 from hostagent.tail.sightings import Sightings
 from hostagent.tail.tailer import Cursor, RewrittenError, TailedFile
-from hostagent.tail.watcher import Watcher
+from hostagent.tail.watcher import Event, Watcher
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-PACE_S = 0.025
-"""Pause after files that are being written right now were read to their end: writes pile up into one read instead of
-waking us one by one. It bounds the wake-ups of a busy host to 40 a second."""
+PACE_S = 0.1
+"""Pause after files that are being written right now were read to their end: writes pile up into one read, whose price
+hardly depends on its size below a chunk."""
+
+GLANCE_S = 0.05
+"""How long names go unseen in such a pause: a file that is there for a moment must be opened in it."""
 
 ROUND_S = 0.05
 """A round of reading ends after this long even if more is there: new files must be opened soon."""
@@ -161,10 +164,7 @@ class Reader:
 
     def prepare(self) -> None:
         """Take up targets and open their files, but read nothing yet. Before `run`, in the same thread."""
-        events = self._watcher.read(PACE_S)
-        self._look()
-        for tailed in self.sightings.apply(events):
-            self._make_ready(tailed)
+        self._take(self._watcher.read(GLANCE_S))
         self._registry.rows.register()
 
     def run(self, stop: threading.Event) -> None:
@@ -197,11 +197,11 @@ class Reader:
                         del goals[tailed]
             self._ending.tend(self.heartbeat_s)
             if not busy:
-                self._clock.wait(self._urgent, PACE_S)
+                self._clock.wait(self._urgent, GLANCE_S)
         self._flush()
         while not stop.is_set() and not all(lane.idle() for lane in self._lanes):
             self._look()
-            self._clock.wait(self._urgent, PACE_S)
+            self._clock.wait(self._urgent, GLANCE_S)
 
     def _is_done(self, tailed: TailedFile, goal: int | None) -> bool:
         """Whether a file's turn brought nothing because there is nothing more, not because some lane had no room."""
@@ -216,14 +216,23 @@ class Reader:
 
     def step(self) -> None:
         """One turn of the loop: wait, look, read a round, do what is due."""
-        events = self._watcher.read(self._timeout_s())
-        self._look()
-        for tailed in self.sightings.apply(events):
-            self._make_ready(tailed)
+        self._take(self._watcher.read(self._timeout_s()))
         busy = self._round()
         self._due()
         if busy and not self._ready:
-            self._clock.wait(self._urgent, PACE_S)
+            self._pause()
+
+    def _take(self, events: Iterable[Event]) -> None:
+        """Let events say which files are ready."""
+        self._look()
+        for tailed in self.sightings.apply(events):
+            self._make_ready(tailed)
+
+    def _pause(self) -> None:
+        """Let writes pile up, with an eye on names."""
+        until_s = self._clock.monotonic_s() + PACE_S
+        while self._clock.monotonic_s() < until_s and not self._clock.wait(self._urgent, GLANCE_S):
+            self._take(self._watcher.read(0.0))
 
     def _look(self) -> None:
         """Show that the thread is alive, and take what other threads have left for it."""
@@ -415,7 +424,7 @@ class Reader:
                 busy = self._turn(tailed, final=True) or tailed.unread or busy
             if busy:
                 self._admit()
-                self._clock.wait(self._urgent, 0.0 if all(lane.room() for lane in self._lanes) else PACE_S)
+                self._clock.wait(self._urgent, 0.0 if all(lane.room() for lane in self._lanes) else GLANCE_S)
         for tailed in self._registry.all_files():
             if tailed.nameless and not tailed.all_acked():
                 for lane in tailed.origin.lanes:
