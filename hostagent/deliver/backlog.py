@@ -10,17 +10,17 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple, Protocol
 
 from hostagent.clock import Clock
 from hostagent.deliver.compress import Compressor
 from hostagent.deliver.late_spool import LateSpool
 from hostagent.deliver.pieces import delivery_of, without_payload
 from hostagent.deliver.status import Counters
+from hostagent.deliver.waiting import Head, Journal, Waiting
 from hostagent.errors import StateError
-from hostagent.hookspecs import Encoder, Notice
+from hostagent.hookspecs import Encoder
 from hostagent.model import Block, Delivery
-from hostagent.state.letters import LetterPart
+from hostagent.state.letters import LetterPart, whole_parts
 from hostagent.state.rows import InflightPart, parts_of
 from hostagent.state.spool import Spool
 from hostagent.state.spooled import Place
@@ -28,29 +28,6 @@ from hostagent.state.transit import SpoolChange
 
 # An ack waits for the next commit while there is more to send, but not longer than this.
 ACK_DELAY_S = 0.2
-
-
-class Journal(Protocol):
-    """The checkpoint as deliver sees it."""
-
-    def commit(self, begun: Sequence[Block], acked: Sequence[Block], spool: SpoolChange | None = None) -> None:
-        """In one transaction: in-flight rows in, positions forward, rows of the acked out. Raises StateError."""
-
-
-class Waiting(NamedTuple):
-    """A block in memory; `durable` when its in-flight row is in the checkpoint, `cut_s` when it was put here."""
-
-    block: Block
-    durable: bool
-    cut_s: float
-
-
-class _Head:
-    """The block being delivered: from memory (`waiting`) or from the spool, or put there while it is on its way."""
-
-    def __init__(self, waiting: Waiting | None, delivery: Delivery | None) -> None:
-        self.waiting = waiting
-        self.delivery = delivery
 
 
 class Backlog:
@@ -98,7 +75,7 @@ class Backlog:
         self._known_head: Place | None = None
         self._known_since_s = 0.0
         self._acked: deque[Block] = deque()
-        self._head: _Head | None = None
+        self._head: Head | None = None
         self._put = 0
         self._finished = 0
         self._starved = False
@@ -169,15 +146,10 @@ class Backlog:
         """The spool, unless it can't be opened; from any thread."""
         return self._spool
 
-    def spool_notices(self) -> list[Notice]:
-        """What is the matter with the spool; from any thread."""
-        spool, late = self._spool, self._late
-        if spool is None:
-            return [late.notice()] if late is not None else []
-        fault = self.spool_fault
-        hint = "what is in memory waits there and reading waits with it; nothing is lost"
-        now = [Notice(f"spool {self._output}", fault, hint)] if fault and fault != spool.full else []
-        return [*spool.notices(), *now]
+    @property
+    def late_spool(self) -> LateSpool | None:
+        """The spool while it can't be opened; from any thread."""
+        return self._late
 
     def spool_due_in_s(self) -> float | None:
         """Seconds until a spool that could not be opened is tried again; None when there is nothing to try."""
@@ -254,10 +226,7 @@ class Backlog:
             else:
                 spooled = self._spool.head() if self._spool is not None else None
                 parts = spooled.parts if spooled is not None else ()
-        return [
-            LetterPart(part.source, tuple(range_[:3] for range_ in part.ranges), part.records, part.records)
-            for part in parts
-        ]
+        return whole_parts(parts)
 
     def delivered(self) -> int:
         """What `head` gave has been delivered, or is among the dead letters; how many bytes of log it was."""
@@ -291,11 +260,11 @@ class Backlog:
         while self._incoming:
             self._fresh.append(self._incoming.popleft())
 
-    def _next(self) -> _Head | None:
+    def _next(self) -> Head | None:
         spooled = self._spool.head() if self._spool is not None else None
         if spooled is not None:
-            return _Head(None, spooled.delivery)
-        return _Head(self._begun.popleft(), None) if self._begun else None
+            return Head(None, spooled.delivery)
+        return Head(self._begun.popleft(), None) if self._begun else None
 
     def _spool_change(self, *, waits: bool) -> SpoolChange | None:
         """What the checkpoint has to know of the spool now; while it is drained, that the head moves, now and then."""

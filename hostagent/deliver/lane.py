@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from hostagent.clock import Clock
 from hostagent.deliver.again import Again
-from hostagent.deliver.backlog import Backlog, Journal
+from hostagent.deliver.backlog import Backlog
 from hostagent.deliver.blocks import BlockBuilder
 from hostagent.deliver.compress import Compressor
 from hostagent.deliver.credits import Credits
@@ -19,6 +19,7 @@ from hostagent.deliver.pieces import delivery_of_records
 from hostagent.deliver.sender import Sender
 from hostagent.deliver.status import Condition, Counters, LaneStatus
 from hostagent.deliver.transfer import DeadLetterBox
+from hostagent.deliver.waiting import Journal
 from hostagent.hookspecs import Encoder, Notice, Output
 from hostagent.model import Block, Delivery, Part
 from hostagent.state.spool import Spool
@@ -205,11 +206,19 @@ class Lane:
 
     def notices(self) -> list[Notice]:
         """What an operator should know about this output and its spool; from any thread."""
-        now = self._backlog.spool_notices()
+        now = self._spool_notices()
         if self._sender.failing:
             waiting = "nothing is lost, delivery goes on by itself when it works again"
             now.append(Notice(f"output {self.name}", self._condition.error[0], waiting))
         return now
+
+    def _spool_notices(self) -> list[Notice]:
+        spool, late, fault = self._backlog.spool, self._backlog.late_spool, self._backlog.spool_fault
+        if spool is None:
+            return [late.notice()] if late is not None else []
+        hint = "what is in memory waits there and reading waits with it; nothing is lost"
+        now = [Notice(f"spool {self.name}", fault, hint)] if fault and fault != spool.full else []
+        return [*spool.notices(), *now]
 
     def _put(self, block: Block, *, durable: bool = False) -> None:
         counters = self._counters

@@ -20,6 +20,7 @@ from hostagent.errors import StateError
 from hostagent.model import Delivery
 from hostagent.state.faults import look_fault
 from hostagent.state.frames import Frame
+from hostagent.state.rows import InflightPart
 from hostagent.state.survey import Segment, open_for_reading, scan_segment, survey
 
 DEAD_LETTERS_DIRECTORY = "dead-letters"
@@ -70,6 +71,14 @@ class DeadLetter(NamedTuple):
 def again_id(header: LetterHeader) -> str:
     """The id under which an entry is sent again: always the same one for the same records."""
     return f"{header.block.partition('.q')[0]}.q{header.key.hex()}"
+
+
+def whole_parts(parts: Iterable[InflightPart]) -> list[LetterPart]:
+    """Where all the records of a block came from."""
+    return [
+        LetterPart(part.source, tuple(range_[:3] for range_ in part.ranges), part.records, part.records)
+        for part in parts
+    ]
 
 
 def parts_of_records(parts: Sequence[LetterPart], indexes: Iterable[int]) -> tuple[LetterPart, ...]:

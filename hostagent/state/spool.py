@@ -278,10 +278,12 @@ class Spool:
         used_bytes = self._log.disk_bytes if self._log is not None else 0
         if used_bytes + need_bytes > self._config.max_bytes:
             return f"{used_bytes} of spool.max_bytes = {self._config.max_bytes} bytes are in use"
+        # It may be on a filesystem of its own, and is not made before there is something to put into it.
+        place = next((one for one in (self.directory, self.directory.parent) if one.exists()), self._data_dir)
         try:
-            disk = os.statvfs(self._data_dir)
+            disk = os.statvfs(place)
         except OSError as error:
-            raise os_fault(self._data_dir, "ask for its free space", error) from error
+            raise os_fault(place, "ask for its free space", error) from error
         free_bytes = disk.f_bavail * disk.f_frsize
         if free_bytes - need_bytes < self._config.reserve_bytes:
             return f"the disk has {free_bytes} bytes free, spool.reserve_bytes = {self._config.reserve_bytes}"
@@ -306,6 +308,7 @@ class Spool:
     def _tidy(self, log: SegmentLog) -> None:
         """Give the disk back when all is drained, but don't make and remove a file for each block of a slow backend."""
         if self._tally.empty:
+            self._full = ""
             log.drop_drained()
 
     def _oldest_ns(self, log: SegmentLog) -> int | None:

@@ -18,6 +18,9 @@ from hostagent.tail.contents import FileContent
 from hostagent.tail.identity import OpenFile, identify, same_file
 from hostagent.tail.tailer import PLAIN, Origin, TailedFile
 
+# Database, sockets, inotify, spools and dead letters of a handful of outputs, and what comes and goes.
+_OWN = 64
+
 
 class Opened(NamedTuple):
     """A file behind a path right now: its content and what the kernel says of it."""
@@ -31,7 +34,7 @@ class OpenFiles:
 
     def __init__(self, tailers: Mapping[str, Tailer], most: int | None) -> None:
         self.tailers = tailers
-        self._most = most if most is not None else resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4
+        self._most = most if most is not None else _share_of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._open: OrderedDict[TailedFile, None] = OrderedDict()
 
     def __len__(self) -> int:
@@ -109,3 +112,8 @@ class OpenFiles:
 
 def _has_name(tailed: TailedFile) -> bool:
     return tailed.content is not None and identify(tailed.content.fd).nlink > 0
+
+
+def _share_of(limit: int) -> int:
+    """How many of the process's descriptors may be log files: the rest of the agent needs some dozens."""
+    return max(limit // 4, min(limit * 3 // 4, limit - _OWN))

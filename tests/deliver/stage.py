@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from hostagent.clock import Clock
-from hostagent.deliver.backlog import Journal
 from hostagent.deliver.compress import build_compressor
 from hostagent.deliver.credits import Credits
 from hostagent.deliver.lane import Lane
 from hostagent.deliver.transfer import DeadLetterBox
+from hostagent.deliver.waiting import Journal
 from hostagent.errors import StateError
 from hostagent.hookspecs import Output
 from hostagent.model import Batch, Block, Delivery, Encoded, Part, Range, Verdict

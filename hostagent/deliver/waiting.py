@@ -1,0 +1,35 @@
+"""What a backlog is made of: blocks that wait in memory, the one on its way, and the journal that must know of them.
+
+Between a block's being cut and its ack. Values and one protocol; nothing here acts on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from hostagent.model import Block, Delivery
+from hostagent.state.transit import SpoolChange
+
+
+class Journal(Protocol):
+    """The checkpoint as deliver sees it."""
+
+    def commit(self, begun: Sequence[Block], acked: Sequence[Block], spool: SpoolChange | None = None) -> None:
+        """In one transaction: in-flight rows in, positions forward, rows of the acked out. Raises StateError."""
+
+
+class Waiting(NamedTuple):
+    """A block in memory; `durable` when its in-flight row is in the checkpoint, `cut_s` when it was put here."""
+
+    block: Block
+    durable: bool
+    cut_s: float
+
+
+class Head:
+    """The block being delivered: from memory (`waiting`) or from the spool, or put there while it is on its way."""
+
+    def __init__(self, waiting: Waiting | None, delivery: Delivery | None) -> None:
+        self.waiting = waiting
+        self.delivery = delivery
