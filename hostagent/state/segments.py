@@ -72,11 +72,11 @@ class SegmentLog:
 
     def settle(self) -> list[str]:
         """Call when what is missing or unreadable is in the ledger; says what became of unreadable segments."""
+        kept = []
         try:
-            kept = [
-                f"{one.path.name} {self._quarantine.move_or_drop(one.path, self._quarantine_name(one))}"
-                for one in self.unreadable
-            ]
+            for one in self.unreadable:
+                became = self._quarantine.move_or_drop(one.path, self._quarantine_name(one))
+                kept.append(f"nothing in segment {one.path.name} reads ({one.damage}); it {became}")
             self._write_manifest()
         except OSError as error:
             raise os_fault(self.directory, "settle it", error) from error
@@ -171,7 +171,7 @@ class SegmentLog:
         try:
             # First off the list, then off the disk: what is listed and not there was taken by somebody else.
             self._write_manifest(without=segment)
-            if segment.damaged:
+            if segment.damage:
                 self._quarantine.move_or_drop(segment.path, self._quarantine_name(segment))
             else:
                 segment.path.unlink()
@@ -256,7 +256,8 @@ class SegmentLog:
         any_frame = False
         for found in scan_segment(segment, 0, synced):
             any_frame = any_frame or isinstance(found, Frame)
-            segment.damaged = segment.damaged or isinstance(found, Damage)
+            if isinstance(found, Damage):
+                segment.damage = segment.damage or found.why
         fd = os.open(segment.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             whole = synced

@@ -212,7 +212,7 @@ class Spool:
         for name in log.foreign:
             self._losses.tell(f"{self.directory / name} is not the agent's; it is left alone", "move it elsewhere")
         for kept in log.settle():
-            self._losses.tell(f"a segment held nothing that reads: {kept}", "`hostagent spool verify` says why")
+            self._losses.tell(kept, "`hostagent spool replay` sends what a hostagent that can read it finds in it")
         if log.torn_bytes:
             torn = f"{log.torn_bytes} bytes at the end were being written when the agent died; they come again"
             self._losses.tell(torn, "")
@@ -242,7 +242,7 @@ class Spool:
         self._losses.give_up(segment, [damage], LossReason.SPOOL_DAMAGED)
         if damage.header is not None:
             self._tally.dropped(damage.header)
-        segment.damaged = True
+        segment.damage = segment.damage or damage.why
         what = f"{segment.path.name}, bytes {damage.start} to {damage.end}: {damage.why}"
         self._losses.tell(
             what, "what it held and was not in its file any more is in the ledger; the segment goes to quarantine"

@@ -57,8 +57,8 @@ class SpoolLosses:
         self._missed = sorted(self._record.reconcile_spool(self._output, held, done))
         if self._missed:
             self.tell(
-                f"{len(self._missed)} blocks that were spooled are not there any more: their ranges are in the ledger",
-                "look at the disk's health; find out who changed the directory",
+                f"{len(self._missed)} blocks that were spooled are damaged or gone: their ranges are in the ledger",
+                "`hostagent audit` sums them up; look at the disk's health, and for who changed the directory",
             )
         named = {place.segment for place in self._missed}
         lost = [

@@ -25,16 +25,19 @@ _NAME = re.compile(r"(\d{12})-([0-9a-f]{16})\.seg")
 
 
 class Segment:
-    """One file: its frames lie in [0, size), even if the file has become shorter than that."""
+    """One file: its frames lie in [0, size), even if the file has become shorter than that.
 
-    __slots__ = ("damaged", "marker", "number", "path", "size")
+    `damage` says what was first found wrong with it, and is empty as long as nothing was.
+    """
+
+    __slots__ = ("damage", "marker", "number", "path", "size")
 
     def __init__(self, path: Path, number: int, marker: bytes, size: int = 0) -> None:
         self.path = path
         self.number = number
         self.marker = marker
         self.size = size
-        self.damaged = False
+        self.damage = ""
 
 
 class Survey(NamedTuple):
