@@ -35,7 +35,6 @@ from hostagent.observe.report import (
 )
 from hostagent.state.checkpoint import Checkpoint, LossTotal
 from hostagent.state.dead_letters import DeadLetters
-from hostagent.state.tally import SpoolStats
 from hostagent.tail.beneath import beneath
 from hostagent.tail.feed import Counters, Feed
 from hostagent.tail.places import Places
@@ -311,13 +310,15 @@ class Reports:
                 "hostagent_output_unsent_bytes": status.unsent_bytes,
             }
             config = self._config().outputs[lane.name]
-            values = {**values, **self._spool_values(status.spool, config), **self._letter_values(lane.name, config)}
+            values = {**values, **self._spool_values(status, config), **self._letter_values(lane.name, config)}
             for metric, value in values.items():
                 yield Sample(metric, value, name)
 
-    def _spool_values(self, spool: SpoolStats, config: OutputConfig) -> Mapping[str, float]:
+    def _spool_values(self, lane: LaneStatus, config: OutputConfig) -> Mapping[str, float]:
+        spool = lane.spool
         age_s = 0.0 if spool.oldest_ns is None else max(0.0, (self._clock.wall_ns() - spool.oldest_ns) / 1e9)
         values: dict[str, float] = {
+            "hostagent_spool_usable": lane.spool_usable,
             "hostagent_spool_bytes": spool.disk_bytes,
             "hostagent_spool_max_bytes": config.spool.max_bytes,
             "hostagent_spool_blocks": spool.blocks,

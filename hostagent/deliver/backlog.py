@@ -299,7 +299,7 @@ class Backlog:
         except StateError as error:
             self.spool_fault = str(error)
         else:
-            self.spool_fault = self._spool.full
+            self.spool_fault = ""
         if moving:
             try:
                 self._spool.sync()

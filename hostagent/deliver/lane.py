@@ -200,7 +200,8 @@ class Lane:
             unacked_blocks=counters.blocks_cut - self._acked_blocks,
             unsent_bytes=counters.encoded_bytes_cut - self._finished_bytes,
             spool=spool.stats() if spool is not None else SpoolStats(),
-            spool_fault=self._backlog.spool_fault,
+            spool_fault=self._backlog.spool_fault or (spool.full if spool is not None else ""),
+            spool_usable=spool is not None and not self._backlog.spool_fault,
             counters=counters,
         )
 
@@ -217,7 +218,7 @@ class Lane:
         if spool is None:
             return [late.notice()] if late is not None else []
         hint = "what is in memory waits there and reading waits with it; nothing is lost"
-        now = [Notice(f"spool {self.name}", fault, hint)] if fault and fault != spool.full else []
+        now = [Notice(f"spool {self.name}", fault, hint)] if fault else []
         return [*spool.notices(), *now]
 
     def _put(self, block: Block, *, durable: bool = False) -> None:

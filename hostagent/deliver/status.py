@@ -54,6 +54,7 @@ class LaneStatus(msgspec.Struct, frozen=True, kw_only=True):
     unsent_bytes: int
     spool: SpoolStats
     spool_fault: str
+    spool_usable: bool
     counters: Counters
 
 

@@ -88,6 +88,12 @@ OUTPUTS = (
 )
 
 WAITING = (
+    Metric(
+        "hostagent_spool_usable",
+        "gauge",
+        "1 while blocks could be spooled, full or not; 0 while its disk refuses.",
+        BY_OUTPUT,
+    ),
     Metric("hostagent_spool_bytes", "gauge", "Bytes of disk the output's spool takes.", BY_OUTPUT),
     Metric("hostagent_spool_max_bytes", "gauge", "Bytes of disk the output's spool may take.", BY_OUTPUT),
     Metric("hostagent_spool_blocks", "gauge", "Blocks that wait in the output's spool.", BY_OUTPUT),

@@ -153,6 +153,31 @@ def test_a_full_disk_under_one_spool_stops_no_other_output(
     assert scene.losses() == []
 
 
+@pytest.mark.requires(root=True, tools=["mount"])
+def test_a_full_disk_under_the_dead_letters_stops_no_other_output(scene: Scene, other: Backend) -> None:
+    place = scene.directory / "agent/state/dead-letters"
+    place.mkdir(parents=True)
+    mount(place, "size=1m")
+    try:
+        (place / "others").write_bytes(os.urandom(MIB))
+        scene.backend.behave("status", status=400, times=1)
+        written = {"a": log(scene, "a", 10)}
+        scene.start()
+        arrives(scene, other, written)
+        scene.wait(lambda: "dead letters can't be stored" in scene.output_status()["last_error"], "an attempt")
+        written["b"] = log(scene, "b", 10)
+        arrives(scene, other, {"b": 10})
+        assert scene.output_status()["delivered_records"] == 0
+        assert scene.agent.get("/healthz")[0] == 200
+        (place / "others").unlink()
+        arrives(scene, scene.backend, {"b": 10})
+        assert scene.metric("hostagent_dead_letters_records") == 10
+        assert scene.losses() == []
+    finally:
+        scene.close()
+        subprocess.run(["umount", str(place)], check=True)
+
+
 def test_deleted_files_are_held_open_up_to_their_budget(scene: Scene) -> None:
     scene.config["limits"] |= {"max_deleted_bytes": "2MiB", "chunk_bytes": "64KiB"}
     scene.config["outputs"]["main"] |= {"spool": {"max_bytes": 0}, "block": {"max_bytes": "64KiB"}}

@@ -49,6 +49,7 @@ def delivers_without_it_and_with_it(scene: Scene, heal: object, why: str) -> Non
     scene.backend.behave()
     scene.start()
     assert why in told(scene)
+    assert 'hostagent_spool_usable{output="main"} 0' in scene.agent.get("/metrics")[1]
     append(scene.logs / "b.log", *FRESH)
     scene.expect(*FRESH)
     scene.wait(lambda: side(scene) == len(OLD) + len(FRESH), "the other output")
@@ -58,6 +59,7 @@ def delivers_without_it_and_with_it(scene: Scene, heal: object, why: str) -> Non
     heal()
     scene.expect(*FRESH, *OLD)
     scene.wait(lambda: not told(scene), "the notice to be gone")
+    assert 'hostagent_spool_usable{output="main"} 1' in scene.agent.get("/metrics")[1]
     assert scene.losses() == []
     # From now on it is used again.
     scene.backend.behave("refuse")
