@@ -6,7 +6,6 @@ before anybody could have read them; each such place says why.
 """
 
 import itertools
-import json
 import shutil
 import signal
 import tempfile
@@ -42,8 +41,6 @@ class FileLife(RuleBasedStateMachine):
         self.follows_rotated = False
         self.generations: dict[Path, int] = {}
         self.failed = False
-        self.killed = False  # down, and blocks may be in flight whose files must not change
-        self.destroyed = False  # bytes went away that may still be in flight
 
     @initialize(
         follows_rotated=st.booleans(),
@@ -111,10 +108,9 @@ class FileLife(RuleBasedStateMachine):
     @rule(count=st.integers(1, 90))
     def truncate_and_regrow(self, count: int) -> None:
         self.stream.finish_line()
-        if not self.stream.path.exists() or self.killed:
+        if not self.stream.path.exists():
             return
         if self._has_all_of(self.stream.generation):  # there is no copy to read it from
-            self.destroyed = True
             self.stream.truncate()
             self.stream.write(count)
 
@@ -122,7 +118,6 @@ class FileLife(RuleBasedStateMachine):
     def delete(self) -> None:
         self.stream.finish_line()
         if self.stream.path.exists() and self._may_delete(self.stream.path, self.stream.generation):
-            self.destroyed = True
             self.stream.delete()
 
     @rule(pick=PICKS)
@@ -139,7 +134,6 @@ class FileLife(RuleBasedStateMachine):
     def delete_a_rotated_file(self, pick: int) -> None:
         path = self._rotated(pick)
         if path is not None and self._may_delete(path, self.generations[path]):
-            self.destroyed = True
             del self.generations[path]
             path.unlink()
 
@@ -157,7 +151,6 @@ class FileLife(RuleBasedStateMachine):
     def kill(self, again: bool) -> None:
         self._wait_for_what_a_kill_destroys()
         self.agent.kill()
-        self.killed = True
         if again:
             self.start()
 
@@ -165,7 +158,6 @@ class FileLife(RuleBasedStateMachine):
     @rule()
     def start(self) -> None:
         self.agent.start()
-        self.killed = False
 
     @precondition(lambda self: self.agent.running)
     @rule()
@@ -223,8 +215,8 @@ class FileLife(RuleBasedStateMachine):
         return self.agent.running and path.exists() and path.stat().st_ino in self.agent.open_inodes()
 
     def _may_delete(self, path: Path, generation: int) -> bool:
-        """Whether the agent can still have every line afterwards, and cut again what it has in flight."""
-        return self._is_held(path) or (not self.killed and self._has_all_of(generation))
+        """Whether every line has arrived or the agent can still have it afterwards."""
+        return self._is_held(path) or self._has_all_of(generation)
 
     def _wait(self, condition: Any, what: str) -> bool:  # noqa: ANN401 - a lambda
         if not self.agent.running:
@@ -241,8 +233,8 @@ class FileLife(RuleBasedStateMachine):
     def _wait_for_what_a_kill_destroys(self) -> None:
         """What only lives in the agent must be safe before it is killed.
 
-        The agent holds a deleted file open until its bytes are acked or spooled; a truncated one must be acked. A file
-        that moved to a name nobody is told to read is found by what was known of it.
+        A file that moved to a name nobody is told to read is found by what was known of it. What was deleted or
+        truncated must have arrived; its block may well be on its way still.
         """
         kept = {self.stream.generation, *self.generations.values()}
         for generation in range(self.stream.generation + 1):
@@ -250,17 +242,6 @@ class FileLife(RuleBasedStateMachine):
                 assert self._has_all_of(generation)
             elif generation != self.stream.generation and not self.follows_rotated and self._lines(generation):
                 assert self._is_known(generation)
-        if self.destroyed:
-            self.agent.wait_ready()
-            self._wait(lambda: not self._holds_deleted_files() and not self._unacked(), "deleted files to be safe")
-            self.destroyed = False
-
-    def _holds_deleted_files(self) -> bool:
-        return any(target.endswith(" (deleted)") and "/logs/" in target for target in self.agent.open_paths())
-
-    def _unacked(self) -> int:
-        status = json.loads(self.agent.get("/status")[1])
-        return sum(output["unacked_blocks"] for output in status["outputs"])
 
     def _stop(self) -> None:
         # A signal that comes before Python has installed its handlers ends the process as it ends any other.
