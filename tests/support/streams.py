@@ -170,11 +170,13 @@ class LogStream:
             case _:
                 raise ValueError(f"{how!r} is no rotation; there are: {', '.join(ROTATIONS)}")
 
-    def remove_rotated(self) -> None:
-        for path in self.rotated:
+    def remove_rotated(self, below: int) -> None:
+        """Remove the rotated files whose lines all have numbers below this: somebody has them."""
+        done = [path for path in self.rotated if self.books.span(self._copies[path]).stop <= below]
+        for path in done:
             path.unlink(missing_ok=True)
-        self.rotated = []
-        self._copies = {}
+            self.rotated.remove(path)
+            del self._copies[path]
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -99,7 +99,7 @@ class LoadWriter:
                 self.load = msgspec.structs.replace(self.load, **order["load"])
             case "remove_rotated":
                 for stream in self.streams:
-                    stream.remove_rotated()
+                    stream.remove_rotated(order["below"][stream.name])
             case "rotate":
                 for stream in self.streams:
                     stream.rotate(order["how"])

@@ -162,7 +162,7 @@ class World:
         self.judge.miss(tally, written)
         self.judge.charge(tally)
         self.judge.read_ledger()
-        self.writer.order("remove_rotated")
+        self.writer.order("remove_rotated", below=written)
 
     def wait_for_all(self, written: dict[str, int]) -> None:
         """Until all of it has arrived, or waiting longer is pointless."""
