@@ -60,7 +60,6 @@ def run(config_path: Path, signals: Signals, *, once: bool) -> int:
     config = load_checked(config_path, parts)
     start_logging(config.log)
     clock = Clock()
-    signals.begin()
     return Daemon(Assembly(config, plugins, parts, clock), config_path, parts, clock, signals).run(once=once)
 
 
@@ -75,6 +74,7 @@ class Daemon:
         self._reload_asked = signals.reload
         self._failure = ""
         self._memory = Memory()
+        signals.begin()  # its thread is the first; one begun before would have kept an arena of its own
         self._upkeep_at_s = 0.0
         config = assembly.config
         ignore_lease_signal()

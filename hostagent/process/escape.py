@@ -29,9 +29,9 @@ def rewrite(
         spared = [sep for sep in seps if sep in _CONTROL]
         marks = absent_bytes(data, len(spared), PLAIN)
         if marks is not None:
-            data = _replace(data, zip(spared, marks, strict=True))
             marked = dict(zip(spared, marks, strict=True))
-            filled = fill(orjson.dumps(data.decode()), tuple([marked.get(sep, sep) for sep in seps]), fillings)
+            escaped = orjson.dumps(_replace(data, marked.items()).decode())
+            filled = fill(escaped, tuple([marked.get(sep, sep) for sep in seps]), fillings)
             return (memoryview(filled[0])[1:-1], filled[1]) if filled is not None else None
     escapes = ((byte, escape) for byte, escape in _CONTROL.items() if byte not in seps)
     return fill(_replace(_replace(data, _QUOTING), escapes), seps, fillings)
