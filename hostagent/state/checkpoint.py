@@ -33,7 +33,10 @@ __all__ = ["Checkpoint", "FileRow", "InflightBlock", "LossTotal", "Position", "S
 
 T = TypeVar("T")
 
-BACKUP_INTERVAL_S = 300.0
+BACKUP_INTERVAL_S = 60.0
+"""A database that is damaged costs what was delivered since the backup: it comes again. So the copy is made often."""
+BACKUP_REST = 1000
+"""For so many times as long as a backup takes none is made: a big database must not cost more than that share."""
 LOSSES_KEPT = 100_000
 RETRY_PATIENCE_S = 0.1
 """How long to wait for another process's lock when it was there the last time, too: the others who need the connection,
@@ -245,9 +248,11 @@ class Checkpoint:
             self._changes = changes + (folded > 0)
             due = self._clock.monotonic_s() >= self._backup_due_s and self._changes != self._backed_up_changes
         if due:
+            began_s = self._clock.monotonic_s()
             write_backup(self.data_dir)
             self._backed_up_changes = changes
-            self._backup_due_s = self._clock.monotonic_s() + BACKUP_INTERVAL_S
+            now_s = self._clock.monotonic_s()
+            self._backup_due_s = now_s + max(BACKUP_INTERVAL_S, BACKUP_REST * (now_s - began_s))
 
     def close(self) -> None:
         """Close the database and let another agent have the directory."""

@@ -125,7 +125,7 @@ class World:
             self.tampering = None
 
     def back_up(self) -> None:
-        """What the agent does every five minutes: a copy of its database beside it."""
+        """What the agent does every minute: a copy of its database beside it."""
         backup = self.data_dir / f"{DATABASE}.backup"
         backup.unlink(missing_ok=True)
         with (
