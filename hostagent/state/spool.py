@@ -203,10 +203,7 @@ class Spool:
 
     def _take_stock(self, log: SegmentLog) -> None:
         """Count what waits; write into the ledger what is gone before the list of segments forgets it."""
-        for _, found in log.frames(log.head):
-            if _is_block(found):
-                self._tally.found(found.header)
-        self._losses.reconcile(self._held(log), Place(*log.done), log.missing, log.unreadable)
+        self._losses.reconcile(self._counted(log), Place(*log.done), log.missing, log.unreadable)
         for number in log.missing:
             self._losses.tell(f"segment {number:012d} is missing: what it held is lost", "find out who removed it")
         for name in log.foreign:
@@ -216,6 +213,12 @@ class Spool:
         if log.torn_bytes:
             torn = f"{log.torn_bytes} bytes at the end were being written when the agent died; they come again"
             self._losses.tell(torn, "")
+
+    def _counted(self, log: SegmentLog) -> Iterator[tuple[Place, SpoolHeader]]:
+        """Look at each block once: of small ones there may be a million."""
+        for place, header in self._held(log):
+            self._tally.found(header.records, header.raw_bytes)
+            yield place, header
 
     def _held(self, log: SegmentLog) -> Iterator[tuple[Place, SpoolHeader]]:
         for segment, found in log.frames(log.head):

@@ -59,9 +59,9 @@ class Tally:
         """Whether nothing waits, not even to be made durable."""
         return not self.waiting.blocks and not self._unsynced.blocks
 
-    def found(self, header: bytes) -> None:
+    def found(self, records: int, raw_bytes: int) -> None:
         """A block of an earlier run waits."""
-        self.waiting = self.waiting.plus(_weight(header))
+        self.waiting = self.waiting.plus(Amount(1, records, raw_bytes))
 
     def appended(self, records: int, raw_bytes: int) -> None:
         """A block was written and is not durable yet."""

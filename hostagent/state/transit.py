@@ -7,6 +7,7 @@ only, run by Checkpoint inside its transactions.
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -19,6 +20,8 @@ from hostagent.state.ledger import LossReason
 from hostagent.state.rows import InflightBlock, InflightPart, parts_of
 from hostagent.state.spooled import Place, SpoolHeader, losses_in, merge
 
+_AT_A_TIME = 1000
+_NOWHERE = Place(2**62, 0)
 _HOLD = "INSERT OR REPLACE INTO spooled VALUES (?, ?, ?, ?)"
 
 _encode_parts = msgspec.msgpack.Encoder().encode
@@ -111,23 +114,31 @@ def reconcile(
 
     What it holds need not be read again, even if its commit did not make it to the disk. A block still in flight was
     spooled and not committed: now it is, and so are those in flight that lie before it in a file, for they were done
-    before it. Another one moves a position only if it goes on from there, since blocks before it may have been
-    forgotten together with their rows.
+    before it. Another one without a row moves a position only if it goes on from there, since blocks before it may have
+    been forgotten together with their rows.
     """
     _forget_before(connection, output, done)
     waiting = {block.id: block.parts for block in load(connection, output)}
-    there = set()
-    for place, header in held:
-        acked_ids = [id_ for id_, parts in waiting.items() if id_ == header.id or _before(parts, header.parts)]
-        acked = [(output, [span for part in waiting.pop(id_) for span in part.ranges]) for id_ in acked_ids]
-        positions.advance(connection, positions.reached_in(acked))
-        end(connection, acked_ids)
-        positions.adopt(connection, output, header.parts)
-        connection.execute(_HOLD, (output, *place, _encode_parts(header.parts)))
-        there.add(place)
-    rows = connection.execute("SELECT segment, offset FROM spooled WHERE output = ?", (output,)).fetchall()
+    gone: list[Place] = []
+    looked_at = Place(0, 0)
+    blocks = iter(held)
+    # Some at a time: of small blocks a spool holds a million.
+    while some := list(itertools.islice(blocks, _AT_A_TIME)):
+        up_to = Place(some[-1][0].segment, some[-1][0].offset + 1)
+        rows = _places(connection, output, looked_at, up_to)
+        for place, header in some:
+            acked_ids = [id_ for id_, parts in waiting.items() if id_ == header.id or _before(parts, header.parts)]
+            acked = [(output, [span for part in waiting.pop(id_) for span in part.ranges]) for id_ in acked_ids]
+            positions.advance(connection, positions.reached_in(acked))
+            end(connection, acked_ids)
+            if place not in rows:
+                positions.adopt(connection, output, header.parts)
+                connection.execute(_HOLD, (output, *place, _encode_parts(header.parts)))
+            rows.discard(place)
+        gone += sorted(rows)
+        looked_at = up_to
+    gone += sorted(_places(connection, output, looked_at, _NOWHERE))
     lost: list[Loss] = []
-    gone = sorted(place for row in rows if (place := Place(*row)) not in there)
     for place in gone:
         just_there = (place, Place(place.segment, place.offset + 1))
         lost += lose(connection, output, just_there, LossReason.SPOOL_MISSING, at_ns)[0]
@@ -138,6 +149,15 @@ def spooled(connection: sqlite3.Connection) -> list[tuple[str, Place, tuple[Infl
     """Every block that a spool should hold: its output, its place, what it covers."""
     rows = connection.execute("SELECT output, segment, offset, parts FROM spooled").fetchall()
     return [(output, Place(segment, offset), parts_in(packed)) for output, segment, offset, packed in rows]
+
+
+def _places(connection: sqlite3.Connection, output: str, start: Place, stop: Place) -> set[Place]:
+    rows = connection.execute(
+        "SELECT segment, offset FROM spooled WHERE output = ? AND (segment, offset) >= (?, ?)"
+        " AND (segment, offset) < (?, ?)",
+        (output, *start, *stop),
+    ).fetchall()
+    return {Place(*row) for row in rows}
 
 
 def _forget_before(connection: sqlite3.Connection, output: str, head: Place) -> None:

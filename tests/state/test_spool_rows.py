@@ -12,7 +12,7 @@ from hostagent.state.books import read_books
 from hostagent.state.checkpoint import Checkpoint, SpoolChange
 from hostagent.state.spool import Spool
 from hostagent.state.spooled import Place
-from tests.state.values import HandClock, block, delivery, file_row, offsets, part, spool_config
+from tests.state.values import HandClock, block, delivery, file_row, header_of, offsets, part, spool_config
 
 MIB = 1024 * 1024
 
@@ -226,3 +226,24 @@ def test_losses_know_their_file(pair: Pair) -> None:
     (loss,) = pair.checkpoint.losses()
     assert loss == Loss("nginx", "/var/log/a.log", 1, 0, 10, "spool_missing", loss.at_ns, "main")
     pair.close()
+
+
+def test_of_many_blocks_just_those_that_are_gone_are_lost(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(tmp_path, HandClock())
+    (file,) = checkpoint.add_files([file_row()])
+    many = [(Place(1 + number // 1000, number % 1000 * 10), number) for number in range(3500)]
+    blocks = {place: block(f"b{number}", part(file, number * 10, number * 10 + 10)) for place, number in many}
+    known = [(place, one) for place, one in blocks.items() if place != Place(2, 5000)]
+    checkpoint.commit([], [one for _, one in known], SpoolChange("main", known, Place(1, 0)))
+    gone = [Place(1, 0), Place(1, 9990), Place(2, 0), Place(3, 70), Place(4, 4980), Place(4, 4990)]
+    held = [(place, header_of(one)) for place, one in blocks.items() if place not in gone]
+    assert checkpoint.reconcile_spool("main", held, Place(1, 0)) == gone
+    assert [(loss.start, loss.end) for loss in checkpoint.losses()] == [
+        (0, 10),
+        (9990, 10_010),
+        (20_070, 20_080),
+        (34_980, 35_000),
+    ]
+    checkpoint.close()
+    rows = [row.place for row in read_books(tmp_path).spooled]
+    assert sorted(rows) == [place for place in blocks if place not in gone]
