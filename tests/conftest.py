@@ -9,6 +9,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Generator, Iterable
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -16,6 +17,10 @@ from hypothesis import settings
 # Wall-clock limits per example would make a busy two-core machine fail what a quiet one passes.
 settings.register_profile("hostagent", deadline=None)
 settings.load_profile("hostagent")
+
+# Agents and backends are started some hundred times. Without compiled modules that is half of the time.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode"))
 
 
 def missing_requirements(*, root: bool = False, tools: Iterable[str] = (), modules: Iterable[str] = ()) -> list[str]:

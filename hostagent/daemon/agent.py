@@ -125,7 +125,7 @@ class Daemon:
             notices=self._notices,
             explain=self.finding.explain,
         )
-        self.network = NetworkWatch(self._on_network, clock)
+        self.network = NetworkWatch(self._try_now, clock)
         addresses = [parse_listen(text) for text in config.api.listen]
         self.api = Api(addresses, reports.routes(), clock, tcp_serves_all=config.api.tcp_serves_all)
 
@@ -216,9 +216,9 @@ class Daemon:
     def _on_acked(self, block: Block) -> None:
         self.reader.note_acked(block)
 
-    # -- other threads -------------------------------------------------------------------------------------------
+    # -- several threads -----------------------------------------------------------------------------------------
 
-    def _on_network(self) -> None:
+    def _try_now(self) -> None:
         for lane in self._lanes():
             lane.nudge()
 
@@ -266,11 +266,13 @@ class Daemon:
             self._failure = f"the checkpoint can't be used any more: {notices}"
             self._stop.set()
             return
-        if self.reloading.changed() or self._reload_asked.is_set():
+        if (asked := self._reload_asked.is_set()) or self.reloading.changed():
             self._reload_asked.clear()
             self.notifier.reloading()
             self.reloading.reload()
             self.notifier.ready()
+            if asked:
+                self._try_now()  # whoever mended something wants to see it
         self.requests.look()
         now_s = self._clock.monotonic_s()
         if now_s < self._upkeep_at_s:

@@ -173,7 +173,7 @@ class Lane:
         return self._sender.gone
 
     def nudge(self) -> None:
-        """End a back-off early: a link or route has changed. From any thread."""
+        """End a back-off early: the network has changed, or somebody has mended something. From any thread."""
         self._sender.nudge()
 
     def send_again(self, source: Iterator[Again]) -> None:

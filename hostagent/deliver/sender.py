@@ -118,7 +118,7 @@ class Sender:
         return self._transfer.gone
 
     def nudge(self) -> None:
-        """Try again now instead of at the end of the back-off: something about the network has changed."""
+        """Try again now instead of at the end of the back-off: something was mended, or may have been."""
         self._nudged = True
         self._backlog.wake.set()
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -55,6 +56,10 @@ class Scene:
     def restart(self) -> None:
         assert self.agent.stop() == 0, self.agent.tail()
         self.start()
+
+    def poke(self) -> None:
+        """Have the agent look now at what it looks at every few seconds: its configuration and its own state."""
+        self.agent.signal(signal.SIGHUP)
 
     def kill(self) -> None:
         self.agent.must_run()

@@ -24,8 +24,8 @@ def content_of(scene: Scene, name: str) -> bytes:
     return found
 
 
-def test_every_byte_of_a_line_of_a_gibibyte_arrives_in_bounded_memory(scene: Scene) -> None:
-    size = 1024 * MIB
+def test_every_byte_of_an_enormous_line_arrives_in_bounded_memory(scene: Scene) -> None:
+    size = 256 * MIB
     with (scene.logs / "huge.log").open("wb") as log:
         for _ in range(size // (16 * MIB)):
             log.write(b"x" * (16 * MIB))
@@ -48,7 +48,8 @@ def test_every_byte_of_a_line_of_a_gibibyte_arrives_in_bounded_memory(scene: Sce
     scene.wait(all_there, "the line after", timeout_s=90)
     assert total == size
     assert pieces >= size // MIB - 1
-    assert rss_peak_bytes(scene.agent.pid) < 256 * MIB
+    peak = rss_peak_bytes(scene.agent.pid)
+    assert peak < 128 * MIB, f"{peak / MIB:.0f} MiB"
 
 
 def test_holes_and_all_byte_values_come_back(scene: Scene) -> None:

@@ -159,8 +159,11 @@ def test_a_token_that_is_wrong_until_its_file_is_mended(scene: Scene, tmp_path: 
         scene.start()
         scene.wait(lambda: "401" in scene.output_status()["last_error"], "status to tell")
         token.write_text(seen.token + "\n")
-        # A wrong credential is not tried again at once, so that no backend locks the account.
+        # A wrong credential is not tried again at once, so that no backend locks the account; but when asked to.
+        refused = seen.refused
+        scene.poke()
         scene.wait(lambda: seen.messages == ["one", "two"], "both lines", timeout_s=60)
+        assert seen.refused == refused
         assert seen.token not in scene.agent.get("/status")[1] + scene.agent.log.read_text()
         scene.agent.stop()
 
@@ -177,5 +180,6 @@ def test_a_certificate_that_is_not_trusted_until_the_right_ca_is_there(scene: Sc
         scene.wait(lambda: "certificate" in scene.output_status()["last_error"], "status to tell")
         assert seen.messages == []
         right.cert_pem.write_to_path(str(ca_file))
+        scene.poke()
         scene.wait(lambda: seen.messages == ["one", "two"], "both lines", timeout_s=60)
         scene.agent.stop()

@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import time
 
 import pytest
 
@@ -35,15 +34,14 @@ def test_a_stop_while_the_first_scan_goes_on(scene: Scene) -> None:
 
 @pytest.mark.parametrize("behaviour", ["refuse", "stall"])
 def test_a_stop_with_the_backend_down_ends_in_time_and_loses_nothing(scene: Scene, behaviour: str) -> None:
+    scene.config["outputs"]["main"]["timeout"] = "10m"
     scene.backend.behave(behaviour)
     lines = numbered("a", range(3000))
     append(scene.logs / "a.log", *lines)
     scene.start()
     scene.wait(lambda: scene.output_status()["unacked_blocks"] or scene.output_status()["spooled_blocks"], "blocks")
-    began_s = time.monotonic()
-    assert scene.agent.stop(timeout_s=30) == 0
-    took_s = time.monotonic() - began_s
-    assert took_s < 2 + 10, f"stop_timeout is 2s, it took {took_s:.1f} s"
+    # Neither an answer nor the end of a request's own time will come so soon: only `stop_timeout` can end this.
+    assert scene.agent.stop(timeout_s=60) == 0
     scene.backend.behave()
     scene.start()
     scene.expect(*lines)

@@ -61,7 +61,10 @@ def delivers_without_it_and_with_it(scene: Scene, heal: object, why: str) -> Non
     scene.wait(lambda: not told(scene), "the notice to be gone")
     assert 'hostagent_spool_usable{output="main"} 1' in scene.agent.get("/metrics")[1]
     assert scene.losses() == []
-    # From now on it is used again.
+
+
+def is_used_again(scene: Scene) -> None:
+    """A spool that was opened late is like any other."""
     scene.backend.behave("refuse")
     append(scene.logs / "b.log", "later")
     scene.wait(lambda: scene.output_status()["behind_bytes"] == 0, "the line to be spooled")
@@ -124,6 +127,7 @@ def test_a_spool_that_another_process_has(scene: Scene) -> None:
     with (spool_of(scene) / "lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         delivers_without_it_and_with_it(scene, lambda: fcntl.flock(lock, fcntl.LOCK_UN), "in use by another hostagent")
+        is_used_again(scene)
 
 
 def test_what_it_holds_goes_first_when_the_backend_was_down_all_the_time(scene: Scene) -> None:
