@@ -13,7 +13,8 @@ from pathlib import Path
 
 from hostagent import __version__
 from hostagent.clock import Clock
-from hostagent.config.model import Config, OutputConfig
+from hostagent.config.model import Config
+from hostagent.daemon.output_samples import output_samples
 from hostagent.deliver.lane import Lane
 from hostagent.deliver.status import LaneStatus
 from hostagent.errors import StateError
@@ -288,62 +289,12 @@ class Reports:
 
     def _output_samples(self) -> Iterator[Sample]:
         for lane in self._lanes():
-            status, name = lane.status(), (lane.name,)
-            counters = status.counters
-            values: Mapping[str, float] = {
-                "hostagent_output_up": status.state == "ok",
-                "hostagent_output_cut_blocks_total": counters.blocks_cut,
-                "hostagent_output_cut_records_total": counters.records_cut,
-                "hostagent_output_cut_bytes_total": counters.raw_bytes_cut,
-                "hostagent_output_encoded_bytes_total": counters.encoded_bytes_cut,
-                "hostagent_output_delivered_blocks_total": counters.blocks,
-                "hostagent_output_delivered_records_total": counters.records,
-                "hostagent_output_delivered_bytes_total": counters.raw_bytes,
-                "hostagent_output_compressed_bytes_total": counters.compressed_bytes,
-                "hostagent_output_requests_total": counters.requests,
-                "hostagent_output_retries_total": counters.retries,
-                "hostagent_output_splits_total": counters.splits,
-                "hostagent_output_dead_letters_total": counters.dead_letters,
-                "hostagent_output_sender_crashes_total": counters.crashes,
-                "hostagent_output_queued_blocks": status.queued_blocks,
-                "hostagent_output_unacked_blocks": status.unacked_blocks,
-                "hostagent_output_unsent_bytes": status.unsent_bytes,
-            }
+            try:
+                letters = self._dead_letters.stats(lane.name)
+            except StateError:  # the notices say why
+                letters = None
             config = self._config().outputs[lane.name]
-            values = {**values, **self._spool_values(status, config), **self._letter_values(lane.name, config)}
-            for metric, value in values.items():
-                yield Sample(metric, value, name)
-
-    def _spool_values(self, lane: LaneStatus, config: OutputConfig) -> Mapping[str, float]:
-        spool = lane.spool
-        age_s = 0.0 if spool.oldest_ns is None else max(0.0, (self._clock.wall_ns() - spool.oldest_ns) / 1e9)
-        values: dict[str, float] = {
-            "hostagent_spool_usable": lane.spool_usable,
-            "hostagent_spool_bytes": spool.disk_bytes,
-            "hostagent_spool_max_bytes": config.spool.max_bytes,
-            "hostagent_spool_blocks": spool.blocks,
-            "hostagent_spool_records": spool.records,
-            "hostagent_spool_log_bytes": spool.raw_bytes,
-            "hostagent_spool_oldest_age_seconds": age_s,
-        }
-        for verb, amount in (("spooled", spool.spooled), ("drained", spool.drained), ("dropped", spool.dropped)):
-            values[f"hostagent_spool_{verb}_blocks_total"] = amount.blocks
-            values[f"hostagent_spool_{verb}_records_total"] = amount.records
-            values[f"hostagent_spool_{verb}_log_bytes_total"] = amount.raw_bytes
-        return values
-
-    def _letter_values(self, output: str, config: OutputConfig) -> Mapping[str, float]:
-        values: dict[str, float] = {"hostagent_dead_letters_max_bytes": config.dead_letters.max_bytes}
-        try:
-            letters = self._dead_letters.stats(output)
-        except StateError:  # the notices say why; figures that nobody knows are left out
-            return values
-        values["hostagent_dead_letters_bytes"] = letters.disk_bytes
-        values["hostagent_dead_letters_records"] = letters.records
-        values["hostagent_dead_letters_taken_records_total"] = letters.taken
-        values["hostagent_dead_letters_requeued_records_total"] = letters.requeued
-        values["hostagent_dead_letters_dropped_records_total"] = letters.dropped
-        return values
+            yield from output_samples(lane.status(), letters, config, self._clock.wall_ns())
 
 
 def _text(status: int, text: str) -> Answer:

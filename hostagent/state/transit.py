@@ -128,9 +128,10 @@ def reconcile(
         rows = _places(connection, output, looked_at, up_to)
         for place, header in some:
             acked_ids = [id_ for id_, parts in waiting.items() if id_ == header.id or _before(parts, header.parts)]
-            acked = [(output, [span for part in waiting.pop(id_) for span in part.ranges]) for id_ in acked_ids]
-            positions.advance(connection, positions.reached_in(acked))
-            end(connection, acked_ids)
+            if acked_ids:
+                acked = [(output, [span for part in waiting.pop(id_) for span in part.ranges]) for id_ in acked_ids]
+                positions.advance(connection, positions.reached_in(acked))
+                end(connection, acked_ids)
             if place not in rows:
                 positions.adopt(connection, output, header.parts)
                 connection.execute(_HOLD, (output, *place, _encode_parts(header.parts)))
