@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -112,13 +112,10 @@ def reconcile(
 ) -> tuple[list[Loss], list[Place]]:
     """At start: make the rows those of the blocks that a spool holds; what it should hold and does not, as `lose`.
 
-    What it holds need not be read again, even if its commit did not make it to the disk. A block still in flight was
-    spooled and not committed: now it is, and so are those in flight that lie before it in a file, for they were done
-    before it. Another one without a row moves a position only if it goes on from there, since blocks before it may have
-    been forgotten together with their rows.
+    A block without a row was spooled and not committed: now it is, and need not be read again.
     """
     _forget_before(connection, output, done)
-    waiting = {block.id: block.parts for block in load(connection, output)}
+    in_flight = {block.id: block.parts for block in load(connection, output)}
     gone: list[Place] = []
     looked_at = Place(0, 0)
     blocks = iter(held)
@@ -127,15 +124,10 @@ def reconcile(
         up_to = Place(some[-1][0].segment, some[-1][0].offset + 1)
         rows = _places(connection, output, looked_at, up_to)
         for place, header in some:
-            acked_ids = [id_ for id_, parts in waiting.items() if id_ == header.id or _before(parts, header.parts)]
-            if acked_ids:
-                acked = [(output, [span for part in waiting.pop(id_) for span in part.ranges]) for id_ in acked_ids]
-                positions.advance(connection, positions.reached_in(acked))
-                end(connection, acked_ids)
-            if place not in rows:
-                positions.adopt(connection, output, header.parts)
-                connection.execute(_HOLD, (output, *place, _encode_parts(header.parts)))
-            rows.discard(place)
+            if place in rows:
+                rows.remove(place)
+            else:
+                _adopt(connection, place, header, in_flight)
         gone += sorted(rows)
         looked_at = up_to
     gone += sorted(_places(connection, output, looked_at, _NOWHERE))
@@ -144,6 +136,23 @@ def reconcile(
         just_there = (place, Place(place.segment, place.offset + 1))
         lost += lose(connection, output, just_there, LossReason.SPOOL_MISSING, at_ns)[0]
     return merge(lost), gone
+
+
+def _adopt(
+    connection: sqlite3.Connection, place: Place, header: SpoolHeader, in_flight: dict[str, tuple[InflightPart, ...]]
+) -> None:
+    """Commit a spooled block at last. Blocks in flight that lie before it in a file were done before it.
+
+    One that is not in flight moves a position only if it goes on from there, since blocks before it may have been
+    forgotten together with their rows.
+    """
+    begins = {range_.file: range_.start for part in reversed(header.parts) for range_ in reversed(part.ranges)}
+    ids = [id_ for id_, parts in in_flight.items() if id_ == header.id or _before(parts, begins)]
+    acked = [(header.output, [range_ for part in in_flight.pop(id_) for range_ in part.ranges]) for id_ in ids]
+    positions.advance(connection, positions.reached_in(acked))
+    end(connection, ids)
+    positions.adopt(connection, header.output, header.parts)
+    connection.execute(_HOLD, (header.output, *place, _encode_parts(header.parts)))
 
 
 def spooled(connection: sqlite3.Connection) -> list[tuple[str, Place, tuple[InflightPart, ...]]]:
@@ -165,7 +174,6 @@ def _forget_before(connection: sqlite3.Connection, output: str, head: Place) -> 
     connection.execute("DELETE FROM spooled WHERE output = ? AND (segment, offset) < (?, ?)", (output, *head))
 
 
-def _before(parts: Sequence[InflightPart], later: Sequence[InflightPart]) -> bool:
-    """Whether a block lies before another one of its output in a file they share."""
-    begins = {range_.file: range_.start for part in reversed(later) for range_ in reversed(part.ranges)}
+def _before(parts: Sequence[InflightPart], begins: Mapping[int, int]) -> bool:
+    """Whether a block lies before another one, which begins there in its files, in a file they share."""
     return any(range_.end <= begins.get(range_.file, 0) for part in parts for range_ in part.ranges)
