@@ -98,6 +98,17 @@ class Judge:
                     self._ledger[owner].add((start, None if end == _UNSIZED else end))
                     self._reasons[owner].add(reason)
 
+    def knows_of(self, written: Mapping[str, int]) -> bool:
+        """Whether the ledger names every byte that has not come and is not written off yet."""
+        self.read_ledger()
+        missing = self._oracle.newly_missing(written)
+        gaps = [(stream, first, last) for stream, ranges in missing.items() for first, last in ranges]
+        return not any(
+            uncovered(place.start, place.end, self._ledger.get((stream, place.generation), ()))
+            for (stream, *_), places in zip(gaps, self._writer.where(gaps), strict=True)
+            for place in places
+        )
+
     def judge(self) -> None:
         """Put what never came, and what of it is nowhere in the ledger, to the fault after which it was missed."""
         lost = [

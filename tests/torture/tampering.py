@@ -19,13 +19,13 @@ _LINGER_US = 20_000_000
 
 
 class Point(msgspec.Struct, frozen=True):
-    """A call of the agent's. `up_to`: the kill comes at one of its first so many; `damaged`: they are a repair's."""
+    """A call of the agent's; the kill comes at one of its first `up_to`. `damaged` is what has to be repaired then."""
 
     name: str
     calls: str
     paths: tuple[str, ...] = ()  # relative to data_dir; none: whatever the call acts on
     up_to: int = 3
-    damaged: bool = False
+    damaged: str = ""  # "database" or "spool"
 
 
 def lacks_strace() -> str:

@@ -39,25 +39,29 @@ class Audit(NamedTuple):
 
 
 class _Stuck:
-    """Whether waiting longer is pointless: the spool is empty and for some seconds not one more line has come."""
+    """Whether waiting longer is pointless: for a while not one more line has come, and either the ledger names all
+    that is missing, or nothing of it is in the spool.
+    """
 
-    PATIENCE_S = 6.0
+    SHORT_S = 1.5
+    LONG_S = 6.0
 
     def __init__(self, world: "World") -> None:
         self._world = world
         self._missing = -1
         self._since_s = time.monotonic()
-        self._audit_at_s = 0.0
+        self._look_at_s = 0.0
 
     def on(self, written: dict[str, int]) -> bool:
         now_s = time.monotonic()
         missing = _lines(self._world.oracle.missing(written))
         if missing != self._missing:
             self._missing, self._since_s = missing, now_s
-        if now_s - self._since_s < self.PATIENCE_S or now_s < self._audit_at_s:
+        quiet_s = now_s - self._since_s
+        if quiet_s < self.SHORT_S or now_s < self._look_at_s:
             return False
-        self._audit_at_s = now_s + 2.0
-        return self._world.audit().spooled == 0
+        self._look_at_s = now_s + 1.5
+        return self._world.judge.knows_of(written) or (quiet_s > self.LONG_S and self._world.audit().spooled == 0)
 
 
 def _lines(missing: dict[str, list[tuple[int, int]]]) -> int:
@@ -133,6 +137,10 @@ class World:
             contextlib.closing(sqlite3.connect(backup)) as copy,
         ):
             live.backup(copy)
+
+    def database_files(self) -> list[Path]:
+        """The database, its log and its backup, as far as they are there."""
+        return sorted(path for path in self.data_dir.iterdir() if path.is_file() and ".db" in path.name)
 
     def storm(
         self, rotations_per_s: float = 1.0, rotations: tuple[str, ...] = SURVIVABLE, *, in_turn: bool = False

@@ -27,7 +27,7 @@ def kill_before_damage(world: World) -> list[Path]:
     """The database's files, of an agent that is dead. What its ledger has said up to now has been said."""
     world.kill()
     world.judge.read_ledger()
-    return sorted(path for path in world.data_dir.iterdir() if path.is_file() and ".db" in path.name)
+    return world.database_files()
 
 
 def _flip_in_database(world: World) -> None:
@@ -52,13 +52,33 @@ def _delete_all_but_the_backup(world: World) -> None:
             path.unlink()
 
 
+def kill_with_a_spool(world: World) -> list[Path]:
+    """The files of a spool that holds something, of an agent that is dead."""
+    world.backend.behave("refuse")
+    wait_for(lambda: any(world.spool_dir.rglob("*.seg")), "the spool to be used")
+    world.pause(0.5, 2.0)
+    world.kill()
+    return sorted(path for path in world.spool_dir.rglob("*") if path.is_file())
+
+
+def _delete_database_and_spool(world: World) -> None:
+    """What the agent knew is gone; the log files are not, and are read again."""
+    files = kill_with_a_spool(world)
+    world.judge.read_ledger()
+    for path in [*files, *world.database_files()]:
+        path.unlink()
+
+
+def _truncate_database_and_spool(world: World) -> None:
+    files = kill_with_a_spool(world)
+    world.judge.read_ledger()
+    for path in [*files, *world.database_files()]:
+        os.truncate(path, world.rng.randrange(path.stat().st_size + 1))
+
+
 def _spool_then(damage: Callable[[list[Path], World], None]) -> Callable[[World], None]:
     def inject(world: World) -> None:
-        world.backend.behave("refuse")
-        wait_for(lambda: any(world.spool_dir.rglob("*.seg")), "the spool to be used")
-        world.pause(0.5, 2.0)
-        world.kill()
-        damage(sorted(path for path in world.spool_dir.rglob("*") if path.is_file()), world)
+        damage(kill_with_a_spool(world), world)
 
     return inject
 
@@ -89,6 +109,15 @@ FAULTS = [
     Fault("database truncated", _truncate_database, start, hold_s=_AT_ONCE, repeats=True),
     Fault("database deleted", _delete_database, start, hold_s=_AT_ONCE, repeats=True),
     Fault("database deleted, backup there", _delete_all_but_the_backup, start, hold_s=_AT_ONCE, repeats=True),
+    Fault(
+        "database and spool truncated",
+        _truncate_database_and_spool,
+        start_healthy,
+        hold_s=_AT_ONCE,
+        destroys=True,
+        repeats=True,
+    ),
+    Fault("database and spool deleted", _delete_database_and_spool, start_healthy, hold_s=_AT_ONCE, repeats=True),
     Fault("spool bit flips", _spool_then(_flip_in_spool), start_healthy, hold_s=_AT_ONCE, destroys=True),
     Fault("spool truncated", _spool_then(_truncate_spool), start_healthy, hold_s=_AT_ONCE, destroys=True),
     Fault("spool segments deleted", _spool_then(_delete_segments), start_healthy, hold_s=_AT_ONCE, destroys=True),

@@ -76,15 +76,15 @@ def _reuse_while_away(world: World) -> None:
 
 def _no_reuse() -> str:
     with tempfile.TemporaryDirectory(prefix="hostagent-torture.") as folder:
-        path = Path(folder, "first")
-        path.touch()
-        inode = path.stat().st_ino
-        path.unlink()
-        for number in range(100):
+        freed = set()
+        for number in range(300):
             path = Path(folder, f"{number}")
             path.touch()
-            if path.stat().st_ino == inode:
+            if path.stat().st_ino in freed:
                 return ""
+            if number % 10 == 0:  # others may be quicker to get this one
+                freed.add(path.stat().st_ino)
+                path.unlink()
     return f"a filesystem under {tempfile.gettempdir()} that uses inodes again"
 
 

@@ -1,13 +1,13 @@
 """kill -9 at named points: right before a call that changes what is on disk, and right after it.
 
-The agent is started under strace, spools, drains and stops; or, for calls that only a repair makes, it finds its
-database damaged with a backup beside it. The kill comes at one of the first such calls.
+The agent is started under strace, spools, drains and stops; for calls that only a repair makes, it finds its database
+damaged with a backup beside it, or its spool. The kill comes at one of the first such calls.
 """
 
 from collections.abc import Callable
 from signal import SIGKILL, SIGTERM
 
-from tests.torture.faults.damage import kill_before_damage
+from tests.torture.faults.damage import flip_bits, kill_before_damage, kill_with_a_spool
 from tests.torture.faults.fault import Fault, start
 from tests.torture.tampering import Point, comes_true, killing_before, lacks_strace, made_in, stopping_after
 from tests.torture.world import DATABASE, World
@@ -22,21 +22,27 @@ POINTS = (
     Point("fdatasync", "fdatasync", up_to=6),
     Point("unlink", _UNLINKS, up_to=2),
     Point("ftruncate", "ftruncate", up_to=5),
-    Point("fsync in a repair", "fsync", up_to=2, damaged=True),
-    Point("rename in a repair", _RENAMES, up_to=3, damaged=True),
-    Point("unlink in a repair", _UNLINKS, up_to=4, damaged=True),
+    Point("fsync, database damaged", "fsync", up_to=2, damaged="database"),
+    Point("rename, database damaged", _RENAMES, up_to=3, damaged="database"),
+    Point("unlink, database damaged", _UNLINKS, up_to=4, damaged="database"),
+    Point("a WAL write, spool damaged", "pwrite64", (f"{DATABASE}-wal",), up_to=60, damaged="spool"),
+    Point("rename, spool damaged", _RENAMES, up_to=2, damaged="spool"),
+    Point("unlink, spool damaged", _UNLINKS, up_to=2, damaged="spool"),
 )
 
 
 def _kill_at(point: Point, *, after: bool) -> Callable[[World], None]:
     def inject(world: World) -> None:
-        if point.damaged:
-            world.back_up()
-            world.pause(0.1, 0.5)
-            (database, *_) = [path for path in kill_before_damage(world) if path.name == DATABASE]
-            database.write_bytes(b"no database any more".ljust(4096))
-        else:
-            world.kill()
+        match point.damaged:
+            case "database":
+                world.back_up()
+                world.pause(0.1, 0.5)
+                kill_before_damage(world)
+                (world.data_dir / DATABASE).write_bytes(b"no database any more".ljust(4096))
+            case "spool":
+                flip_bits([path for path in kill_with_a_spool(world) if path.suffix == ".seg"], world, 3)
+            case _:
+                world.kill()
         for nth in (world.rng.randint(1, point.up_to), 1):
             if _dies_at(world, point, nth, after=after):
                 break
@@ -61,7 +67,9 @@ def _dies_at(world: World, point: Point, nth: int, *, after: bool) -> bool:
     def there() -> bool:
         return not world.agent.running or (after and made_in(log))
 
-    if not comes_true(there, 2.5):
+    # On a busy machine it takes a while until the backend is given up and the spool is begun.
+    comes_true(lambda: there() or any(world.spool_dir.rglob("*.seg")), 15.0)
+    if not comes_true(there, 1.0):
         world.backend.behave()
         if not comes_true(there, 1.5):
             world.agent.signal(SIGTERM)
@@ -77,7 +85,8 @@ FAULTS = [
         _kill_at(point, after=after),
         start,
         hold_s=(0.0, 0.1),
-        repeats=point.damaged,
+        repeats=point.damaged == "database",
+        destroys=point.damaged == "spool",
         lacks=lacks_strace,
     )
     for point in POINTS
