@@ -67,6 +67,7 @@ outputs:
     rotate_bytes: 1.5KiB
     block: {max_bytes: 2MiB, max_wait: 250ms}
     spool: {max_bytes: 2GiB, when_full: drop_oldest}
+    dead_letters: {max_bytes: 64MiB}
   other: {type: blackhole, compression: none}
 api: {listen: "127.0.0.1:9600"}
 limits: {max_open_files: 100, chunk_bytes: 1MB}
@@ -90,6 +91,7 @@ def test_a_good_configuration_becomes_values(load: Load, tmp_path: Path) -> None
     main = config.outputs["main"]
     assert main.options == HttpOptions(url="http://127.0.0.1:9880/ingest", timeout_s=0.5, rotate_bytes=1536)
     assert (main.block.max_wait_s, main.spool.max_bytes, main.spool.when_full) == (0.25, 2 * 1024**3, "drop_oldest")
+    assert main.dead_letters.max_bytes == 64 * 1024**2
     assert (main.compression, main.compression_level, main.encoding.type) == (None, 1, "ndjson")
     assert (config.api.listen, config.host) == (("127.0.0.1:9600",), "web-1")
     assert (config.limits.max_open_files, config.limits.chunk_bytes) == (100, 1_000_000)

@@ -17,6 +17,12 @@ from tests.deliver.stage import LineEncoder, ScriptedOutput, Stage, part, wait_f
 from tests.state.values import Losses
 
 
+def counted(stage: Stage) -> tuple[int, int, int, int]:
+    """Blocks, records and bytes of log that count as delivered, and dead letters."""
+    counters = stage.lane.status().counters
+    return counters.blocks, counters.records, counters.raw_bytes, counters.dead_letters
+
+
 def test_blocks_arrive_in_order_and_are_acked_in_order() -> None:
     output = ScriptedOutput()
     stage = Stage(output)
@@ -106,7 +112,7 @@ def test_a_refusal_for_good_becomes_dead_letters_and_the_next_block_goes_on() ->
     ]
     assert [delivery.body for delivery in output.acked] == [b"good\n"]
     assert len(stage.journal.acked()) == 2
-    assert stage.lane.status().counters.dead_letters == 2
+    assert counted(stage) == (1, 1, 5, 2)
 
 
 def test_a_block_that_is_too_large_is_halved_until_it_fits_under_ids_that_follow_from_its_own() -> None:
@@ -178,6 +184,7 @@ def test_a_verdict_per_record_retries_these_and_buries_those() -> None:
     assert output.seen[1].indexes == (1, 3)
     assert output.seen[1].id != output.seen[0].id
     assert [(record, reason) for _, record, reason in stage.letters.letters] == [(b"c\n", "mapping conflict")]
+    assert counted(stage) == (1, 3, 6, 1)
 
 
 def test_dead_letters_say_which_ranges_they_came_from_however_the_block_was_divided() -> None:
@@ -204,6 +211,7 @@ def test_dead_letters_say_which_ranges_they_came_from_however_the_block_was_divi
         (((2, 0, 4),), 1, 2),
         (((3, 7, 9),), 1, 1),
     ]
+    assert counted(stage) == (1, 1, 2, 4)
 
 
 def test_a_backend_that_asks_for_every_record_again_counts_as_down(tmp_path: Path) -> None:
