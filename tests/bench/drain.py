@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from tests.bench.measure import rss_bytes
+from tests.bench.measure import cpu_s, rss_bytes
 from tests.support.agent import Agent, agent_environment
 from tests.support.arrivals import Arrival
 from tests.support.backend import CHECKOUT, Backend
@@ -41,6 +41,7 @@ class Drain(msgspec.Struct, frozen=True, kw_only=True):
     megabytes: float
     wire_megabytes: float
     seconds: float
+    cpu_s: float
     bare_seconds: float
     bare_wire_megabytes: float
     side_alone_ms: tuple[float, float]
@@ -234,10 +235,11 @@ def _drain(stage: Stage, kept: Path, ready_s: float, side_seconds: float) -> Dra
     with Writer(_load(stage.root / "side")) as side, Writer(_load(stage.root / "fresh")) as fresh:
         stage.memory.begin(agent.pid)
         main.behave()
-        begun_ns = time.time_ns()
+        begun_ns, used_s = time.time_ns(), cpu_s(agent.pid)
         stage.wait(lambda: stage.metric("hostagent_spool_drained_blocks_total") > 0, "the backend to be found")
         stage.wait(lambda: not stage.metric("hostagent_spool_blocks"), "the spool to be empty")
         ended_ns = main.stats()["last_ns"]
+        used_s = cpu_s(agent.pid) - used_s
         megabytes = stage.metric("hostagent_spool_drained_log_bytes_total") / 1e6
         stage.memory.end(agent.pid, "draining")
         fresh_written = fresh.stop()
@@ -257,6 +259,7 @@ def _drain(stage: Stage, kept: Path, ready_s: float, side_seconds: float) -> Dra
         megabytes=megabytes,
         wire_megabytes=sum(within) / 1e6,
         seconds=(ended_ns - first_ns) / 1e9,
+        cpu_s=used_s,
         bare_seconds=bare_s,
         bare_wire_megabytes=bare_bytes / 1e6,
         side_alone_ms=_percentiles(alone),

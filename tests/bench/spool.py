@@ -41,6 +41,7 @@ def say_drain(one: Drain) -> str:
     return (
         f"drain of a spool of {one.spool_bytes / 2**30:.2f} GiB: {one.megabytes:.0f} MB of log "
         f"({one.wire_megabytes:.0f} MB on the wire) in {one.seconds:.1f} s: {one.rate:.0f} MB/s, "
+        f"{one.megabytes / one.cpu_s:.0f} per CPU second of the agent, "
         f"{one.share_of_bare:.2f} of a bare loop ({one.bare_wire_megabytes / one.bare_seconds:.0f} MB/s on the wire)\n"
         f"the other output meanwhile, write to received: p50 {one.side_draining_ms[0]:.0f} ms, "
         f"p99 {one.side_draining_ms[1]:.0f} ms; alone p50 {one.side_alone_ms[0]:.0f} ms, "
