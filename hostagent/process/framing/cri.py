@@ -8,15 +8,14 @@ line without the header is carried as it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from hostagent.hookspecs import Framed
 from hostagent.model import Batch, Scalar, Text
-from hostagent.process.framing.joining import WRAPPED_BYTES, Line, Record, join, runs
-from hostagent.process.framing.raw import line_batch, partial_mark
-from hostagent.process.lines import Stretch, Utf8Breaks, cut
+from hostagent.process.framing.joining import WRAPPED_BYTES, Line, Record, foreign_lines, frame_joined, read_lines
+from hostagent.process.lines import Utf8Breaks, cut
 from hostagent.process.text import absent_bytes, occurrences
 
 COLUMNS = ("time", "stream", "message")
@@ -42,13 +41,12 @@ class CriFraming:
         stretches = cut(data, self._breaks, final=final, limit_bytes=limit_bytes + WRAPPED_BYTES)
         if len(stretches) == 1 and not stretches[0].piece:
             end = stretches[0].end
-            lines = data[:end] if data[end - 1 : end] == b"\n" else data[:end] + b"\n"
-            batch = whole_lines(lines, constants)
+            whole = data[:end] if data[end - 1 : end] == b"\n" else data[:end] + b"\n"
+            batch = whole_lines(whole, constants)
             if batch is not None:
                 return Framed([batch], end)
-        joined = join(_lines(data, stretches), final=final, limit_bytes=limit_bytes)
-        batches = [_batch(kind, list(run), constants) for kind, run in runs(joined.records)]
-        return Framed(batches, joined.consumed, joined.starts)
+        lines = read_lines(data, stretches, _line)
+        return frame_joined(lines, _batch, constants, final=final, limit_bytes=limit_bytes)
 
 
 def whole_lines(lines: bytes, constants: Mapping[str, Scalar]) -> Batch | None:
@@ -69,25 +67,15 @@ def whole_lines(lines: bytes, constants: Mapping[str, Scalar]) -> Batch | None:
     return Batch(rows=rows, constants=constants, text=Text(COLUMNS, marked, (before, after, b"\n")))
 
 
-def _lines(data: bytes, stretches: Iterable[Stretch]) -> Iterator[Line]:
-    for start, end, piece in stretches:
-        if piece:
-            yield Line(end, None, b"", data[start:end], whole=False)
-            continue
-        position = start
-        for text in data[start:end].removesuffix(b"\n").split(b"\n"):
-            position = min(position + len(text) + 1, end)
-            found = _LINE.fullmatch(text)
-            if found:
-                yield Line(position, found[2], found[1], found[4], found[3] == b"F")
-            else:
-                yield Line(position, None, b"", text, whole=True)
+def _line(text: bytes, end: int) -> Line:
+    found = _LINE.fullmatch(text)
+    if found is None:
+        return Line(end, None, b"", text, whole=True)
+    return Line(end, found[2], found[1], found[4], found[3] == b"F")
 
 
-def _batch(kind: tuple[bool, bool], records: list[Record], constants: Mapping[str, Scalar]) -> Batch:
-    wrapped, partial = kind
-    fixed = partial_mark(constants) if partial else constants
+def _batch(wrapped: bool, records: list[Record], constants: Mapping[str, Scalar]) -> Batch:
     if not wrapped:
-        return line_batch(b"".join(record.text + b"\n" for record in records), fixed)
+        return foreign_lines(records, constants)
     values: list[tuple[bytes, ...]] = [(record.time, record.stream or b"", record.text) for record in records]
-    return Batch(rows=len(values), constants=fixed, names=COLUMNS, values=values)
+    return Batch(rows=len(values), constants=constants, names=COLUMNS, values=values)

@@ -8,16 +8,15 @@ as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 import msgspec
 import orjson
 
 from hostagent.hookspecs import Framed
 from hostagent.model import Batch, Scalar, Text
-from hostagent.process.framing.joining import WRAPPED_BYTES, Line, Record, join, runs
-from hostagent.process.framing.raw import line_batch, partial_mark
-from hostagent.process.lines import Stretch, Utf8Breaks, cut
+from hostagent.process.framing.joining import WRAPPED_BYTES, Line, Record, foreign_lines, frame_joined, read_lines
+from hostagent.process.lines import Utf8Breaks, cut
 
 COLUMNS = ("message", "stream", "time")
 _OPENING = b'{"log":"'
@@ -52,9 +51,8 @@ class DockerJsonFraming:
             batch = one_shape(data[: stretches[0].end], constants)
             if batch is not None:
                 return Framed([batch], stretches[0].end)
-        joined = join(_lines(data, stretches), final=final, limit_bytes=limit_bytes)
-        batches = [_batch(kind, list(run), constants) for kind, run in runs(joined.records)]
-        return Framed(batches, joined.consumed, joined.starts)
+        lines = read_lines(data, stretches, _line)
+        return frame_joined(lines, _batch, constants, final=final, limit_bytes=limit_bytes)
 
 
 def one_shape(lines: bytes, constants: Mapping[str, Scalar]) -> Batch | None:
@@ -81,17 +79,6 @@ def one_shape(lines: bytes, constants: Mapping[str, Scalar]) -> Batch | None:
     return Batch(rows=rows, constants=constants, text=Text(COLUMNS, data, _SYNTAX, escaped=True))
 
 
-def _lines(data: bytes, stretches: Iterable[Stretch]) -> Iterator[Line]:
-    for start, end, piece in stretches:
-        if piece:
-            yield Line(end, None, b"", data[start:end], whole=False)
-            continue
-        position = start
-        for text in data[start:end].removesuffix(b"\n").split(b"\n"):
-            position = min(position + len(text) + 1, end)
-            yield _line(text, position)
-
-
 def _line(text: bytes, end: int) -> Line:
     try:
         entry = _entry.decode(text)
@@ -115,10 +102,8 @@ def _quoted(value: str) -> bytes:
     return orjson.dumps(value)[1:-1]
 
 
-def _batch(kind: tuple[bool, bool], records: list[Record], constants: Mapping[str, Scalar]) -> Batch:
-    wrapped, partial = kind
-    fixed = partial_mark(constants) if partial else constants
+def _batch(wrapped: bool, records: list[Record], constants: Mapping[str, Scalar]) -> Batch:
     if not wrapped:
-        return line_batch(b"".join(record.text + b"\n" for record in records), fixed)
+        return foreign_lines(records, constants)
     data = b"".join(b"%b\x01%b\x02%b\n" % (text, stream or b"", time) for stream, time, text, _ in records)
-    return Batch(rows=len(records), constants=fixed, text=Text(COLUMNS, data, _MARKS, escaped=True))
+    return Batch(rows=len(records), constants=constants, text=Text(COLUMNS, data, _MARKS, escaped=True))

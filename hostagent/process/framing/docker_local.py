@@ -16,8 +16,7 @@ import msgspec
 
 from hostagent.hookspecs import Framed
 from hostagent.model import Batch, Scalar
-from hostagent.process.framing.joining import WRAPPED_BYTES, Line, Record, join, runs
-from hostagent.process.framing.raw import partial_mark
+from hostagent.process.framing.joining import WRAPPED_BYTES, Line, Record, frame_joined
 
 COLUMNS = ("time", "stream", "message")
 LENGTH_BYTES = 4
@@ -50,9 +49,8 @@ class DockerLocalFraming:
         rows, starts, end = plain_rows(data, limit_bytes)
         if rows and (end == len(data) or (not final and _may_grow(data, end))):
             return Framed([Batch(rows=len(rows), constants=constants, names=COLUMNS, values=rows)], end, starts)
-        joined = join(_lines(data, final=final, limit_bytes=limit_bytes), final=final, limit_bytes=limit_bytes)
-        batches = [_batch(kind, list(run), constants) for kind, run in runs(joined.records)]
-        return Framed(batches, joined.consumed, joined.starts)
+        lines = _lines(data, final=final, limit_bytes=limit_bytes)
+        return frame_joined(lines, _batch, constants, final=final, limit_bytes=limit_bytes)
 
 
 class FrameBreaks:
@@ -247,12 +245,10 @@ def _second(seconds: int) -> bytes:
         return b"1970-01-01T00:00:00"
 
 
-def _batch(kind: tuple[bool, bool], records: list[Record], constants: Mapping[str, Scalar]) -> Batch:
-    wrapped, partial = kind
-    fixed = partial_mark(constants) if partial else constants
+def _batch(wrapped: bool, records: list[Record], constants: Mapping[str, Scalar]) -> Batch:
     values: list[tuple[bytes, ...]]
     if not wrapped:
         values = [(record.text,) for record in records]
-        return Batch(rows=len(values), constants=fixed, names=("message",), values=values)
+        return Batch(rows=len(values), constants=constants, names=("message",), values=values)
     values = [(record.time, record.stream or b"", record.text) for record in records]
-    return Batch(rows=len(values), constants=fixed, names=COLUMNS, values=values)
+    return Batch(rows=len(values), constants=constants, names=COLUMNS, values=values)

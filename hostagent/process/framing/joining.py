@@ -8,11 +8,14 @@ line to the cut, and on nothing after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import NamedTuple
 
-from hostagent.process.lines import EDGE_BYTES
+from hostagent.hookspecs import Framed
+from hostagent.model import Batch, Scalar
+from hostagent.process.framing.raw import line_batch, partial_mark
+from hostagent.process.lines import EDGE_BYTES, Stretch
 
 # What a runtime writes around one part's text (at most 16 KiB, every byte of it as \u00xx), with room for attributes.
 WRAPPED_BYTES = 256 * 1024
@@ -103,6 +106,33 @@ def join(lines: Iterable[Line], *, final: bool, limit_bytes: int) -> Joined:
     return Joined(records, starts, end)
 
 
-def runs(records: list[Record]) -> Iterator[tuple[tuple[bool, bool], Iterator[Record]]]:
-    """Records that can go into one batch, in order: of the runtime's form or not, cut or whole."""
-    return groupby(records, key=lambda record: (record.stream is not None, record.partial))
+# Makes a batch of records that are all of the runtime's form, or all not.
+BatchOf = Callable[[bool, list[Record], Mapping[str, Scalar]], Batch]
+
+
+def frame_joined(
+    lines: Iterable[Line], batch_of: BatchOf, constants: Mapping[str, Scalar], *, final: bool, limit_bytes: int
+) -> Framed:
+    """Join the lines' parts and put what can go into one batch together, in order."""
+    joined = join(lines, final=final, limit_bytes=limit_bytes)
+    batches = []
+    for (wrapped, partial), run in groupby(joined.records, key=lambda one: (one.stream is not None, one.partial)):
+        batches.append(batch_of(wrapped, list(run), partial_mark(constants) if partial else constants))
+    return Framed(batches, joined.consumed, joined.starts)
+
+
+def read_lines(data: bytes, stretches: Iterable[Stretch], read: Callable[[bytes, int], Line]) -> Iterator[Line]:
+    """The lines of whole stretches, each as `read` understands it, given its end; pieces stand for themselves."""
+    for start, end, piece in stretches:
+        if piece:
+            yield Line(end, None, b"", data[start:end], whole=False)
+            continue
+        position = start
+        for text in data[start:end].removesuffix(b"\n").split(b"\n"):
+            position = min(position + len(text) + 1, end)
+            yield read(text, position)
+
+
+def foreign_lines(records: list[Record], constants: Mapping[str, Scalar]) -> Batch:
+    """Lines that are not of the runtime's form, as they are."""
+    return line_batch(b"".join(record.text + b"\n" for record in records), constants)
