@@ -66,6 +66,7 @@ class FileRows:
             ids = self._checkpoint.add_files([_first_row(tailed) for tailed in self.new])
             for tailed, row in zip(self.new, ids, strict=True):
                 tailed.row = row
+                tailed.noted_length = tailed.fingerprint.length
                 self.by_id[row] = tailed
             self.new.clear()
             if self._starts or self._dropped:
@@ -85,6 +86,14 @@ class FileRows:
             self._dirty[tailed] = None
             save_at_s = self._clock.monotonic_s() + wait_s
             self._save_at_s = save_at_s if self._save_at_s is None else min(save_at_s, self._save_at_s)
+
+    def note_growth(self, tailed: TailedFile) -> None:
+        """More was read of a file: its fingerprint may have grown with it."""
+        if tailed.fingerprint.length != tailed.noted_length:
+            # Without any fingerprint a row can't be found again in a copy or a `.gz`: the first one is not put off.
+            wait_s = SAVE_S if tailed.noted_length else 0.0
+            tailed.noted_length = tailed.fingerprint.length
+            self.note_change(tailed, wait_s)
 
     def due_s(self, now_s: float) -> float:
         """Seconds until `save` has something to do."""

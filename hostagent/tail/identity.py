@@ -86,6 +86,12 @@ def fingerprint(content: Content, known: Fingerprint | None = None) -> Fingerpri
     head = content.read(0, FINGERPRINT_BYTES)
     if known is not None and not begins_as(head, known):
         return None
+    return fingerprint_of(head)
+
+
+def fingerprint_of(head: bytes) -> Fingerprint:
+    """The fingerprint of a file that begins with these bytes."""
+    head = head[:FINGERPRINT_BYTES]
     return Fingerprint(len(head), _digest(head)) if head else NO_FINGERPRINT
 
 

@@ -113,6 +113,7 @@ def from_row(row: FileRow, origin: Origin) -> TailedFile:
     tailed.row = row.id
     tailed.generation = row.generation
     tailed.fingerprint = row.fingerprint
+    tailed.noted_length = row.fingerprint.length
     tags = dict(row.tags)
     tailed.recorded_path = str(tags.pop("path", tailed.recorded_path))
     if tags != tailed.tags:

@@ -322,7 +322,7 @@ class Reader:
             tailed.grew_at_s = self.heartbeat_s
             if tailed.behind_since_s is None:
                 tailed.behind_since_s = self.heartbeat_s
-            self._registry.note_growth(tailed)
+            self._registry.rows.note_growth(tailed)
         if more:
             self._make_ready(tailed)
         return busy

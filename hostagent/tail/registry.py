@@ -19,8 +19,8 @@ from hostagent.model import FileId
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.rows import FileRow
 from hostagent.tail.beneath import NotThereError, beneath, join, path_of
-from hostagent.tail.filerows import SAVE_S, FileRows
-from hostagent.tail.identity import FINGERPRINT_BYTES, fingerprint, first_fingerprint, identify
+from hostagent.tail.filerows import FileRows
+from hostagent.tail.identity import first_fingerprint, identify
 from hostagent.tail.known import KnownRows, from_row
 from hostagent.tail.lineage import Continuation, How, Lost, find_continuation
 from hostagent.tail.openfiles import Opened, OpenFiles
@@ -332,16 +332,6 @@ class Registry:
         """The targets whose paths turned out not to be what was thought; asking empties it."""
         stale, self._stale = self._stale, set()
         return stale
-
-    def note_growth(self, tailed: TailedFile) -> None:
-        """A file has grown: its fingerprint may grow with it."""
-        if tailed.fingerprint.length < FINGERPRINT_BYTES and tailed.content is not None:
-            grown = fingerprint(tailed.content, tailed.fingerprint)
-            if grown is not None and grown != tailed.fingerprint:
-                # Without any fingerprint a row can't be found again in a copy or a `.gz`: the first one is not put off.
-                wait_s = SAVE_S if tailed.fingerprint.length else 0.0
-                tailed.fingerprint = grown
-                self.rows.note_change(tailed, wait_s)
 
     def notices(self) -> list[Notice]:
         """Files that can't be read, and why."""

@@ -17,7 +17,15 @@ from hostagent.hookspecs import Content
 from hostagent.model import FileId, Fingerprint, Scalar, Target
 from hostagent.state.rows import FileRow, Position
 from hostagent.tail.beneath import beneath
-from hostagent.tail.identity import ANCHOR_BYTES, NO_FINGERPRINT, anchor_of, begins_as, identify
+from hostagent.tail.identity import (
+    ANCHOR_BYTES,
+    FINGERPRINT_BYTES,
+    NO_FINGERPRINT,
+    anchor_of,
+    begins_as,
+    fingerprint_of,
+    identify,
+)
 from hostagent.tail.paths import join
 from hostagent.tail.ports import Chain, Lane
 
@@ -89,6 +97,7 @@ class TailedFile:
         "grew_at_s",
         "identity",
         "is_copy",
+        "noted_length",
         "origin",
         "path",
         "paths",
@@ -115,6 +124,7 @@ class TailedFile:
         self.identity = identity
         self.generation = 0
         self.fingerprint: Fingerprint = NO_FINGERPRINT
+        self.noted_length = 0  # of the fingerprint in the checkpoint
         self.storage = PLAIN
         self.is_copy = False
         self.origin = origin
@@ -175,11 +185,31 @@ class TailedFile:
 
     def advance(self, cursor: Cursor, fetched: Fetched, consumed: int) -> None:
         """Move the cursor past `consumed` bytes of what was fetched there, and its anchor with it."""
+        if self.fingerprint.length < FINGERPRINT_BYTES:
+            self._grow_fingerprint(cursor.offset, fetched)
         cursor.offset += consumed
         if consumed >= ANCHOR_BYTES:
             cursor.anchor = anchor_of(fetched.data[consumed - ANCHOR_BYTES : consumed])
         else:
             cursor.anchor = anchor_of(fetched.before + fetched.data[:consumed])
+
+    def _grow_fingerprint(self, offset: int, fetched: Fetched) -> None:
+        """Let the fingerprint cover more of the file's beginning, but only of the content these bytes were read from.
+
+        By now the file may have been truncated and have another beginning: with that, its copy would be nobody's.
+        """
+        head = fetched.before + fetched.data[:FINGERPRINT_BYTES]
+        if (start := offset - len(fetched.before)) > 0:
+            assert self.content is not None
+            try:
+                head = self.content.read(0, FINGERPRINT_BYTES)
+                same = self.content.read(start, len(fetched.before)) == fetched.before
+            except OSError:
+                return
+            if not same or not begins_as(head, self.fingerprint):
+                return
+        if min(len(head), FINGERPRINT_BYTES) > self.fingerprint.length:
+            self.fingerprint = fingerprint_of(head)
 
     def split(self, cursor: Cursor, lanes: tuple[Lane, ...]) -> Cursor:
         """Let `lanes` go on alone from the cursor's offset; the others stay behind."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.scene import Scene, append, numbered
+from tests.support.packages import install_module, seen_by_agents
 
 HOW = ("running", "stopped", "killed")
 
@@ -356,3 +357,50 @@ def test_deleted_faster_than_anybody_acks(scene: Scene) -> None:
     scene.start()
     scene.expect(*lines)
     assert scene.losses() == []
+
+
+# Rotates the log as logrotate's copytruncate does, right after its first lines were read and before they are anything.
+ROTATES = """
+import os, shutil
+import msgspec
+from hostagent.hookspecs import Component, hookimpl
+
+class Options(msgspec.Struct, frozen=True):
+    path: str
+
+class Rotation:
+    def __init__(self, options, wiring):
+        self.path = options.path
+        self.done = False
+
+    def process(self, batch):
+        if not self.done:
+            self.done = True
+            shutil.copyfile(self.path, self.path + ".1")
+            os.truncate(self.path, 0)
+            with open(self.path, "a") as log:
+                log.write("first of the new\\nsecond of the new\\n")
+        return [batch]
+
+@hookimpl
+def hostagent_register_processors():
+    return {"rotates": Component(Options, Rotation)}
+"""
+
+
+def test_copied_and_truncated_while_the_first_lines_are_processed(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_module(tmp_path / "site", "rotates", ROTATES)
+    seen_by_agents(tmp_path / "site", monkeypatch)
+    path = scene.logs / "app.log"
+    path.touch()
+    scene.source["include"] = [f"{scene.logs}/app.log*"]
+    scene.source["processors"] = [{"type": "rotates", "path": str(path)}]
+    scene.start()
+    lines = numbered("old", range(10))
+    append(path, *lines)
+    scene.expect(*lines, "first of the new", "second of the new")
+    scene.wait(lambda: not scene.notices(), "the copy to be known")
+    append(path, "afterwards")
+    scene.expect(*lines, "first of the new", "second of the new", "afterwards")
