@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from hostagent.clock import Clock
 from hostagent.deliver.compress import Compressor
 from hostagent.deliver.late_spool import LateSpool
+from hostagent.deliver.pace import Pace
 from hostagent.deliver.pieces import delivery_of, without_payload
 from hostagent.deliver.status import Counters
 from hostagent.deliver.waiting import Head, Journal, Waiting
@@ -76,6 +77,7 @@ class Backlog:
         self._known_since_s = 0.0
         self._acked: deque[Block] = deque()
         self._head: Head | None = None
+        self._pace = Pace(clock)
         self._put = 0
         self._finished = 0
         self._starved = False
@@ -151,16 +153,11 @@ class Backlog:
         """The spool while it can't be opened; from any thread."""
         return self._late
 
-    def spool_due_in_s(self) -> float | None:
-        """Seconds until a spool that could not be opened is tried again; None when there is nothing to try."""
-        return self._late.due_in_s() if self._late is not None else None
-
     def look_for_spool(self) -> bool:
         """Try to open a spool that could not be opened; True when what `head` gave has to wait behind what it holds."""
         if self._late is None or self._late.due_in_s() > 0:
             return False
-        spool = self._late.open()
-        if spool is None:
+        if (spool := self._late.open()) is None:
             return False
         with self._lock:
             self._spool, self._late = spool, None
@@ -179,11 +176,13 @@ class Backlog:
         return waiting[0].cut_s if waiting else None
 
     def settle(self, *, divert: bool = False) -> None:
-        """Commit acks, and begin what waits; while there is a spool queue, or with `divert`, what waits is spooled."""
+        """Commit acks, and begin what waits; it is spooled with `divert`, or behind a spool that is not soon empty."""
         with self._lock:
             self._gather()
             spooling = self.spooling
-            if divert or self._wanted or (spooling and self._fresh):
+            if divert or not spooling:
+                self._pace.reset()
+            if divert or self._wanted or (spooling and self._fresh and not self._pace.soon_empty(self._spool)):
                 self._wanted = not self._divert(self._compressor) and self._wanted
                 spooling = spooling or self.spooling
             begun = [] if spooling else [waiting.block for waiting in self._fresh if not waiting.durable]
@@ -332,6 +331,7 @@ class Backlog:
             self._spool.advance()
         except StateError as error:  # it has gone on; only a drained segment could not be removed
             self.spool_fault = str(error)
+        self._pace.drained(spooled.header.raw_bytes)
         return spooled.header.raw_bytes
 
     def _hold(self) -> None:

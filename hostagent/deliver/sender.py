@@ -166,7 +166,8 @@ class Sender:
             if now_s >= until_s:
                 return
             opens_in_s = self._breaker.opens_in_s(now_s) or delay_s
-            spool_in_s = self._backlog.spool_due_in_s() or delay_s
+            late = self._backlog.late_spool
+            spool_in_s = (late.due_in_s() if late is not None else 0.0) or delay_s
             ends = (until_s, now_s + opens_in_s, now_s + spool_in_s, self._deadline_s or until_s)
             self._clock.wait(self._backlog.wake, min(ends) - now_s)
             self._backlog.wake.clear()
@@ -231,7 +232,8 @@ class Sender:
     def _wait_for_work(self) -> None:
         self._condition.enter("ok")
         if self._deadline_s is None:
-            self._clock.wait(self._backlog.wake, self._backlog.spool_due_in_s())
+            late = self._backlog.late_spool
+            self._clock.wait(self._backlog.wake, late.due_in_s() if late is not None else None)
 
     def _is_slow(self) -> bool:
         oldest_s = self._backlog.oldest_s()

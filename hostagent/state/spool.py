@@ -178,7 +178,18 @@ class Spool:
         """What is waiting now."""
         with self._lock:
             log = self._log
-            return SpoolStats() if log is None else self._tally.stats(log.disk_bytes, self._oldest_ns(log))
+            if log is None:
+                return SpoolStats()
+            try:
+                oldest_ns = self._oldest_ns(log)
+            except OSError:  # head() says why
+                oldest_ns = None
+            return self._tally.stats(log.disk_bytes, oldest_ns)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of log in the blocks that wait, without asking the disk for anything."""
+        return self._tally.waiting.raw_bytes
 
     @property
     def full(self) -> str:

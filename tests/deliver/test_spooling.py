@@ -171,6 +171,32 @@ def test_while_an_output_is_down_reading_goes_on_and_all_arrives_in_order_when_i
     assert stage.lane.status().counters.spooled == direct, "the direct way is open again"
 
 
+def test_a_reader_that_is_always_ahead_does_not_keep_the_spool_from_getting_empty(disk: Disk) -> None:
+    backend = Backend()
+    stage = start(disk, backend)
+    backend.down = True
+    stage.block(b"line 0000")
+    until_spooling(stage, backend)
+    fill(stage, range(1, 20))
+    wait_for(lambda: stage.lane.status().spool.blocks == 20, "everything to be spooled")
+    all_read = threading.Event()
+    take = backend.output.answer
+
+    def answer_when_memory_is_full(delivery: Delivery) -> Verdict:
+        wait_for(lambda: all_read.is_set() or not stage.lane.room(), "the reader to be ahead")
+        return take(delivery)
+
+    backend.output.answer = answer_when_memory_is_full
+    backend.down = False
+    stage.lane.nudge()
+    fill(stage, range(20, 220))
+    all_read.set()
+    wait_for(stage.lane.idle, "idle")
+    stage.end()
+    assert texts(backend) == lines(range(220))
+    assert stage.lane.status().counters.spooled < 40
+
+
 def test_the_spool_is_delivered_first_after_a_restart_under_the_same_ids(disk: Disk) -> None:
     backend = Backend()
     backend.down = True
