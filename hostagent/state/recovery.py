@@ -150,11 +150,13 @@ def open_database(data_dir: Path, clock: Clock) -> Opened:
             _begin_epoch(connection, first_file)
             meta = _meta_of(connection)
             assert meta is not None
+        epoch, next_file = meta
     except sqlite3.Error as error:
         raise sqlite_fault(path, "open it", error) from error
     except OSError as error:
         raise os_fault(path, "open it", error) from error
-    return Opened(connection, notices, *meta)
+    # A power cut sets the database back by seconds: ids that it has forgotten may stand in the spool and in block ids.
+    return Opened(connection, notices, epoch, max(next_file, first_file))
 
 
 def write_backup(data_dir: Path) -> None:
@@ -273,7 +275,7 @@ def _begin_epoch(connection: sqlite3.Connection, first_file: int) -> None:
 
 
 def _first_file_id(data_dir: Path, clock: Clock) -> int:
-    """From where on to give ids to files: clear of those that spooled blocks of an earlier epoch may name."""
+    """From where on to give ids to files: clear of those that were given before, by whatever is forgotten now."""
     used_before = any(_exists(data_dir / name) for name in (DATABASE, BACKUP, "spool", "dead-letters", "quarantine"))
     return clock.wall_ns() // 1_000_000_000 * 1024 if used_before else 1
 

@@ -246,3 +246,18 @@ def test_the_quarantine_is_bounded(tmp_path: Path) -> None:
         os.utime(tmp_path)
     names = sorted(name.rsplit("-", 1)[-1] for name in os.listdir(tmp_path / "quarantine"))
     assert names == ["f3", "f4"]
+
+
+def test_ids_that_a_power_cut_has_made_it_forget_are_not_given_again(tmp_path: Path) -> None:
+    begin(tmp_path, backup=False)
+    before = tmp_path.with_name("before the last seconds")
+    shutil.copytree(tmp_path, before)
+    clock = HandClock()
+    clock.now_s += 60
+    checkpoint = Checkpoint.open(tmp_path, clock)
+    forgotten = checkpoint.add_files([file_row(inode=2), file_row(inode=3)])
+    checkpoint.close()
+    clock.now_s += 60
+    set_back = Checkpoint.open(before, clock)
+    assert set_back.add_files([file_row(inode=4)])[0] > max(forgotten)
+    set_back.close()
