@@ -91,6 +91,12 @@ def run(world: World, faults: list[Fault], duration_s: float, times_each: int) -
     return list(tallies.values())
 
 
+def _end_early(number: int, _: object) -> None:
+    """A run that is ended must not leave its filesystems mounted, and not be ended again while it unmounts them."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
@@ -121,8 +127,7 @@ def main() -> int:
     faults = faults[part - 1 :: parts]
     if not faults:
         parser.error("no fault of that name can be had here; --list shows them all")
-    # A run that is ended early must not leave its filesystems mounted.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, _end_early)
     directory = Path(tempfile.mkdtemp(prefix="hostagent-torture."))
     world = World(directory, chosen.seed, chosen.rate, chosen.streams, disks=disks)
     try:

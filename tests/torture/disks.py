@@ -61,6 +61,10 @@ class Disk:
         number = os.stat(self.mount_point).st_dev
         return Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve().name
 
+    def write_back(self) -> None:
+        """What the kernel may do at any time, and in any order: put on the device what nobody has synced."""
+        _command("sync", "-f", str(self.mount_point))
+
     def freeze_image(self) -> None:
         """Keep what is on the device at this moment; the next mount shows that and nothing later."""
         kept = self._image.with_suffix(".kept")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.support.waiting import wait_for
 from tests.torture.faults.fault import Fault, healthy, start, start_healthy
 from tests.torture.world import World
 
@@ -66,6 +67,20 @@ def _lose_power_while_spooling(world: World) -> None:
     _lose_power(world)
 
 
+def _lose_power_but_not(directory: Callable[[World], Path]) -> Callable[[World], None]:
+    """The kernel happened to write back one of the two and not the other, as it is free to do."""
+
+    def inject(world: World) -> None:
+        world.backend.behave("refuse")
+        wait_for(lambda: any(world.spool_dir.rglob("*.seg")), "the spool to be used")
+        world.pause(0.2, 1.0)
+        world.kill()
+        world.mounted.at(directory(world)).write_back()
+        world.mounted.lose_power()
+
+    return inject
+
+
 def _turn_read_only(world: World) -> None:
     """What ext4 does with errors=remount-ro when it finds itself damaged: the agent's open files can't be written."""
     world.backend.behave(world.rng.choice(["refuse", "healthy"]))
@@ -95,6 +110,15 @@ FAULTS = [
     Fault("power loss", _lose_power, start, hold_s=_AT_ONCE, disks=True, repeats=True),
     Fault(
         "power loss, backend down", _lose_power_while_spooling, start_healthy, hold_s=_AT_ONCE, disks=True, repeats=True
+    ),
+    Fault("power loss, database written back", _lose_power_but_not(_state), start_healthy, hold_s=_AT_ONCE, disks=True),
+    Fault(
+        "power loss, spool written back",
+        _lose_power_but_not(_spool),
+        start_healthy,
+        hold_s=_AT_ONCE,
+        disks=True,
+        repeats=True,
     ),
     Fault("read-only at start", _read_only_start, _read_write, hold_s=(1.0, 3.0), disks=True),
     Fault("read-only while running", _turn_read_only, _another_boot, hold_s=(0.5, 2.0), disks=True, repeats=True),
