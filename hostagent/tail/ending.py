@@ -117,6 +117,8 @@ class Ending:
         if not self._is_over(tailed, now_s):
             return
         successor = tailed.successor
+        if successor is not None and not self._registry.is_settled(successor):
+            return
         patience_s = tailed.origin.policy.close_grace_s - (now_s - (tailed.ended_at_s or 0.0))
         if successor is not None and successor.row and not self._join(tailed, successor) and patience_s > 0:
             return
@@ -148,6 +150,8 @@ class Ending:
         """A file that was moved aside has been read to its end: its last record may end in the one after it."""
         successor = tailed.successor
         if tailed.suspended or tailed.content is None or successor is None or not self._is_over(tailed, now_s):
+            return
+        if not self._registry.is_settled(successor):
             return
         patience_s = tailed.origin.policy.close_grace_s - (now_s - self._registry.followed[tailed])
         if patience_s > 0 and not (successor.row and self._join(tailed, successor)):

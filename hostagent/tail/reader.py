@@ -279,11 +279,16 @@ class Reader:
         self._admit()
         until_s = self._clock.monotonic_s() + ROUND_S
         busy = False
+        unsettled: list[TailedFile] = []
         while self._ready and self._registry.rows.register() and self._clock.monotonic_s() < until_s:
             tailed = self._ready.popleft()
+            if not self._registry.is_settled(tailed):
+                unsettled.append(tailed)
+                continue
             tailed.queued = False
             busy = self._turn(tailed) or busy
             self._admit()
+        self._ready.extend(unsettled)
         return busy
 
     def _turn(self, tailed: TailedFile, *, final: bool = False) -> bool:

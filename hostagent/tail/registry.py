@@ -41,6 +41,7 @@ class Registry:
         self.by_identity: dict[FileId, TailedFile] = {}
         self.ended: dict[TailedFile, None] = {}
         self.followed: dict[TailedFile, float] = {}
+        self.looks = 0  # how often events have been taken in
         self._clock = clock
         self._stale: set[str] = set()
         self.refused = Refused()
@@ -123,6 +124,7 @@ class Registry:
     def adopt(self, tailed: TailedFile, opened: Opened) -> None:
         """Take a file under its path and identity; a new one gets its row later."""
         tailed.identity = opened.status.id
+        tailed.begun_in_look = self.looks
         if tailed.path not in self.by_path:
             self._bind(tailed.path, tailed)
         self.by_identity[tailed.identity] = tailed
@@ -176,6 +178,13 @@ class Registry:
         fresh.follow(before)
         if before is not None and not before.ended:
             self.followed[before] = self._clock.monotonic_s()
+
+    def is_settled(self, tailed: TailedFile) -> bool:
+        """Whether everything has been heard that happened before the file was opened.
+
+        Its name may have been other files' since the event that led to it, and these come first.
+        """
+        return tailed.begun_in_look != self.looks
 
     # -- names ---------------------------------------------------------------------------------------------------
 

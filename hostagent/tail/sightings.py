@@ -57,6 +57,7 @@ class Sightings:
 
     def apply(self, events: Iterable[Event]) -> list[TailedFile]:
         """Let events change the picture."""
+        self._registry.looks += 1
         ready: list[TailedFile] = []
         earlier, self._moving = self._moving, {}
         told = False
@@ -83,7 +84,26 @@ class Sightings:
         self._stale |= self._registry.take_stale()
         while self._stale:
             ready.extend(self.rescan(self._stale.pop()))
+        for tailed in ready:
+            if tailed.predecessor is not None and tailed.successor is None:
+                self._put_in_line(tailed)
         return ready
+
+    def _put_in_line(self, newest: TailedFile) -> None:
+        """Have files that follow each other and are unread do so by age: their names came and went faster than events.
+
+        Files of one tick of the kernel's clock stay as they are.
+        """
+        line = [newest]
+        while (before := line[0].predecessor) is not None and before.head == 0 and before not in line:
+            line.insert(0, before)
+        by_age = sorted(line, key=lambda tailed: tailed.identity.birth_ns)
+        if by_age == line or before in line:
+            return
+        by_age[-1].successor = None
+        for tailed in by_age:
+            self._registry.follow(tailed, before)
+            before = tailed
 
     def _apply(self, event: Event, earlier: dict[int, Departure]) -> TailedFile | None:
         if event.kind is Kind.OVERFLOW:
@@ -165,10 +185,9 @@ class Sightings:
             self._registry.displace(path)
         fresh = self._registry.begin(origin, path, opened, recorded_path=departure.recorded_path)
         later = departure.tailed
-        if later is not None and later.predecessor is not None and later.head == 0:
-            # It was taken for the file that came after `before`, and is the one after this.
-            before = later.predecessor
-            self._registry.follow(fresh, before)
+        if later is not None and later.head == 0 and origin.chain.joins_lines:
+            # It was taken for the file that came after `before`, if any did, and is the one after this.
+            self._registry.follow(fresh, later.predecessor)
             self._registry.follow(later, fresh)
         place = self._places.by_id.get(origin.target.id)
         if place is None or not place.wants(path):
@@ -237,6 +256,8 @@ class Sightings:
             if tailed.origin is place.origin and path not in seen and tailed.path == path and not tailed.ended:
                 self._registry.displace(path)
                 ready.append(tailed)
+        # Of files that came after each other and were found together, the older ones are read first.
+        ready.sort(key=lambda tailed: tailed.identity.birth_ns)
         return ready
 
     def _compare(self, place: Place, found: Found) -> TailedFile | None:

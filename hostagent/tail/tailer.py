@@ -84,6 +84,7 @@ class TailedFile:
 
     __slots__ = (
         "acked",
+        "begun_in_look",
         "behind_since_s",
         "closed",
         "constants",
@@ -125,6 +126,7 @@ class TailedFile:
         self.generation = 0
         self.fingerprint: Fingerprint = NO_FINGERPRINT
         self.noted_length = 0  # of the fingerprint in the checkpoint
+        self.begun_in_look = 0
         self.storage = PLAIN
         self.is_copy = False
         self.origin = origin

@@ -36,6 +36,13 @@ class Pod:
         self._log.rename(f"{self._log}.{stamp}")
         self._log.touch()
 
+    def is_older(self) -> bool:
+        """Whether a file that is made now is younger than the log."""
+        scratch = self._log.with_name("scratch")
+        scratch.unlink(missing_ok=True)
+        scratch.touch()
+        return scratch.stat().st_mtime_ns > self._log.stat().st_mtime_ns
+
     def came(self, number: int) -> Callable[[], bool]:
         def enough() -> bool:
             for arrival in self._backend.new_arrivals():
@@ -106,3 +113,22 @@ def test_an_end_that_never_comes_holds_nobody_up(pod: Pod) -> None:
     pod.wait_for("one", "open")
     pod.write("two")
     pod.wait_for("one", "open", "two")
+
+
+def test_a_log_that_is_rotated_faster_than_names_are_looked_at_is_read_in_order(pod: Pod) -> None:
+    """When a name's event is read, it may have been two other files' since; the newest must not be read first."""
+    written: list[str] = []
+
+    def write(count: int) -> None:
+        texts = [f"line {len(written) + number}" for number in range(count)]
+        written.extend(texts)
+        pod.write(*texts)
+
+    for number in range(15):
+        write(1 + number % 3)
+        for turn in range(1 + number % 4):
+            # No faster than the kernel's clock, so that files have an age.
+            wait_for(pod.is_older, "the next tick", poll_s=0.001)
+            pod.rotate(100 * number + turn)
+            write(1)
+        pod.wait_for(*written)

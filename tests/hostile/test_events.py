@@ -39,6 +39,8 @@ def begin(scene: Scene, name: str = "app.log", count: int = 20) -> list[str]:
     append(scene.logs / name, *lines)
     scene.start()
     scene.expect(*lines)
+    # Else a kill finds the block in flight, and what is gone by then is told with it.
+    scene.wait(lambda: scene.output_status()["unacked_blocks"] == 0, "the position to be committed")
     return lines
 
 
