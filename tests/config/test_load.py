@@ -14,6 +14,7 @@ from hostagent.config.load import load_config, read_part, read_section
 from hostagent.config.model import Config, MultilineConfig
 from hostagent.errors import ConfigError, ConfigProblem
 from tests.config.sample_parts import PARTS, DropOptions, FileOptions, HttpOptions, RegexOptions
+from tests.support.directories import anyones_directory
 
 Load = Callable[..., Config]
 
@@ -337,24 +338,23 @@ except ConfigError as error:
 
 
 @pytest.mark.requires(root=True)
-def test_what_the_agents_user_may_not_use_is_told(tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        folder.chmod(0o755)
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
-    token = tmp_path / "token"
-    token.write_text("t")
-    token.chmod(0o600)
-    config = tmp_path / "hostagent.yaml"
-    config.write_text(
-        f"data_dir: {closed}/state\n"
-        f"sources: {{a: {{type: file, include: ['{closed}/*.log', '{closed}/deeper/*.log']}}}}\n"
-        f"outputs: {{main: {{type: http, url: 'http://x', bearer_token_file: {token}}}}}\n"
-    )
+def test_what_the_agents_user_may_not_use_is_told() -> None:
     environment: Mapping[str, str] = {**os.environ, "PYTHONPATH": os.getcwd(), "PYTHONDONTWRITEBYTECODE": "1"}
-    run = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY, str(config)], capture_output=True, text=True, check=False, env=environment
-    )
+    with anyones_directory() as directory:
+        closed = directory / "closed"
+        closed.mkdir(mode=0o700)
+        token = directory / "token"
+        token.write_text("t")
+        token.chmod(0o600)
+        config = directory / "hostagent.yaml"
+        config.write_text(
+            f"data_dir: {closed}/state\n"
+            f"sources: {{a: {{type: file, include: ['{closed}/*.log', '{closed}/deeper/*.log']}}}}\n"
+            f"outputs: {{main: {{type: http, url: 'http://x', bearer_token_file: {token}}}}}\n"
+        )
+        run = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, str(config)], capture_output=True, text=True, check=False, env=environment
+        )
     assert run.stderr == ""
     for expected in (
         f"{config}:1:11: data_dir {closed}/state: {closed} is not writable",

@@ -3,12 +3,10 @@
 import json
 import os
 import re
-import shutil
 import signal
-import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -181,17 +179,6 @@ def append(path: Path, *lines: str) -> None:
 def numbered(name: str, *numbers: range) -> list[str]:
     """Lines long enough for a position in them to be told from another file's."""
     return [f"{name} line {number:06} {'.' * 60}" for span in numbers for number in span]
-
-
-@contextmanager
-def anyones_directory() -> Iterator[Path]:
-    """A directory that every user may enter, unlike pytest's own."""
-    directory = Path(tempfile.mkdtemp(prefix="hostagent-hostile."))
-    directory.chmod(0o755)
-    try:
-        yield directory
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def as_nobody(agent: Agent) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.scene import Scene, anyones_directory, append, as_nobody, numbered, rss_peak_bytes
+from tests.hostile.scene import Scene, append, as_nobody, numbered, rss_peak_bytes
+from tests.support.directories import anyones_directory
 
 MIB = 1 << 20
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile.scene import Scene, anyones_directory, append, as_nobody, numbered
+from tests.hostile.scene import Scene, append, as_nobody, numbered
+from tests.support.directories import anyones_directory
 
 OLD, FRESH = numbered("old", range(300)), numbered("fresh", range(50))
 
