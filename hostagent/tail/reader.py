@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from hostagent.clock import Clock
@@ -26,7 +26,7 @@ from hostagent.tail.registry import Registry
 from hostagent.tail.resume import close_vanished, drop_target, open_target, swap_target
 from hostagent.tail.sightings import Sightings
 from hostagent.tail.tailer import Cursor, RewrittenError, TailedFile
-from hostagent.tail.watcher import Event, Watcher
+from hostagent.tail.watcher import Event, Kind, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,13 @@ hardly depends on its size below a chunk."""
 
 GLANCE_S = 0.05
 """How long names go unseen in such a pause: a file that is there for a moment must be opened in it."""
+
+WRITES = (Kind.MODIFIED, Kind.CLOSED)
+
+RESTLESS_GLANCE_S = 0.025
+RESTLESS_S = 5.0
+"""The same for so long after a name came, went or moved. A log that is rotated at a MiB and written at full speed is
+renamed forty times a second, and deleted soon after that."""
 
 ROUND_S = 0.05
 """A round of reading ends after this long even if more is there: new files must be opened soon."""
@@ -88,6 +95,7 @@ class Reader:
             turn=lambda tailed, final: self._turn(tailed, final=final),
             max_deleted_bytes=max_deleted_bytes,
         )
+        self._restless_until_s = 0.0
         self.heartbeat_s = clock.monotonic_s()
 
     def post(self, action: Callable[[], None]) -> None:
@@ -222,17 +230,24 @@ class Reader:
         if busy and not self._ready:
             self._pause()
 
-    def _take(self, events: Iterable[Event]) -> None:
+    def _take(self, events: Sequence[Event]) -> None:
         """Let events say which files are ready."""
         self._look()
+        if any(event.kind not in WRITES for event in events):
+            self._restless_until_s = self.heartbeat_s + RESTLESS_S
         for tailed in self.sightings.apply(events):
             self._make_ready(tailed)
 
     def _pause(self) -> None:
         """Let writes pile up, with an eye on names."""
-        until_s = self._clock.monotonic_s() + PACE_S
-        while self._clock.monotonic_s() < until_s and not self._clock.wait(self._urgent, GLANCE_S):
+        now_s = self._clock.monotonic_s()
+        until_s = now_s + PACE_S
+        while now_s < until_s:
+            glance_s = RESTLESS_GLANCE_S if now_s < self._restless_until_s else GLANCE_S
+            if self._clock.wait(self._urgent, glance_s):
+                return
             self._take(self._watcher.read(0.0))
+            now_s = self.heartbeat_s
 
     def _look(self) -> None:
         """Show that the thread is alive, and take what other threads have left for it."""
