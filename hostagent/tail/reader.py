@@ -44,7 +44,7 @@ WRITES = (Kind.MODIFIED, Kind.CLOSED)
 RESTLESS_GLANCE_S = 0.025
 RESTLESS_S = 5.0
 """The same for so long after a name came, went or moved. A log that is rotated at a MiB and written at full speed is
-renamed forty times a second, and deleted soon after that."""
+renamed more than ten times a second, and deleted soon after that."""
 
 ROUND_S = 0.05
 """A round of reading ends after this long even if more is there: new files must be opened soon."""
