@@ -7,34 +7,23 @@ its next generation, and what was unread is looked for in a copy or written into
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 from hostagent.clock import Clock
 from hostagent.errors import StateError
-from hostagent.model import Loss, Range
+from hostagent.model import Loss
 from hostagent.state.ledger import LossReason
 from hostagent.state.rows import FileRow
 from hostagent.tail.copies import Copies
 from hostagent.tail.feed import Feed
 from hostagent.tail.identity import has_writer, identify
+from hostagent.tail.joins import Joins
 from hostagent.tail.places import Places
 from hostagent.tail.registry import Registry
-from hostagent.tail.tailer import PLAIN, Cursor, Fetched, RewrittenError, TailedFile
-
-log = logging.getLogger(__name__)
+from hostagent.tail.tailer import PLAIN, TailedFile
 
 TEND_S = 0.25
 """How often files without a place are looked at: nothing tells when their last writer lets go."""
-
-
-class End(NamedTuple):
-    """One side of a rotation: a file, where its cursor stands, and the bytes there."""
-
-    tailed: TailedFile
-    cursor: Cursor
-    fetched: Fetched
 
 
 class Ending:
@@ -54,7 +43,7 @@ class Ending:
         self._registry = registry
         self._places = places
         self._copies = copies
-        self._feed = feed
+        self.joins = Joins(registry, feed, clock)
         self._clock = clock
         self._turn = turn
         self._max_deleted_bytes = max_deleted_bytes
@@ -78,13 +67,13 @@ class Ending:
                 if tailed.all_acked():
                     self._retire(tailed)
                 continue
-            at_end = not self.holds_back(tailed) and not self._turn(tailed, False) and not tailed.queued
+            at_end = not self.joins.holds_back(tailed) and not self._turn(tailed, False) and not tailed.queued
             if at_end or (tailed.drop_size is not None and tailed.tail >= tailed.drop_size):
                 self._drain(tailed, now_s)
         for tailed in list(self._registry.followed):
             if tailed.ended or tailed.closed:
                 del self._registry.followed[tailed]
-            elif not self.holds_back(tailed) and not self._turn(tailed, False) and not tailed.queued:
+            elif not self.joins.holds_back(tailed) and not self._turn(tailed, False) and not tailed.queued:
                 self._hand_over(tailed, now_s)
         self._keep_within_budget()
 
@@ -120,7 +109,7 @@ class Ending:
         if successor is not None and not self._registry.is_settled(successor):
             return
         patience_s = tailed.origin.policy.close_grace_s - (now_s - (tailed.ended_at_s or 0.0))
-        if successor is not None and successor.row and not self._join(tailed, successor) and patience_s > 0:
+        if successor is not None and successor.row and not self.joins.join(tailed, successor) and patience_s > 0:
             return
         if self._turn(tailed, True) or tailed.queued or tailed.unread:
             return
@@ -154,7 +143,7 @@ class Ending:
         if not self._registry.is_settled(successor):
             return
         patience_s = tailed.origin.policy.close_grace_s - (now_s - self._registry.followed[tailed])
-        if patience_s > 0 and not (successor.row and self._join(tailed, successor)):
+        if patience_s > 0 and not (successor.row and self.joins.join(tailed, successor)):
             return
         if self._turn(tailed, True) or tailed.queued or tailed.unread:
             return
@@ -169,7 +158,7 @@ class Ending:
         successor = tailed.successor
         if successor is None or not all(lane.room() for lane in tailed.origin.lanes):
             return False
-        self._join(tailed, successor)
+        self.joins.join(tailed, successor)
         successor.predecessor = None
         return True
 
@@ -212,73 +201,6 @@ class Ending:
                 tailed.drained = over and tailed.storage == PLAIN and status.size == tailed.tail
             if tailed.drained and tailed.all_acked():
                 self._retire(tailed)
-
-    # -- a record that runs on in the next file ------------------------------------------------------------------
-
-    def holds_back(self, tailed: TailedFile) -> bool:
-        """Whether a new file must wait, because a record may run into it from the file whose place it took."""
-        before = tailed.predecessor
-        if before is None:
-            return False
-        since_s = before.ended_at_s if before.ended_at_s is not None else self._registry.followed.get(before)
-        over = before.closed or before.drained or before.suspended or since_s is None or tailed.head > 0
-        if not over and since_s is not None:
-            # Somebody may hold the old file open for good, and the new one must not wait for that.
-            over = self._clock.monotonic_s() - since_s >= before.origin.policy.close_grace_s + TEND_S * 2
-        if over:
-            tailed.predecessor = None
-        return not over
-
-    def _join(self, old: TailedFile, new: TailedFile) -> bool:
-        """Deliver the end of a drained file together with the beginning of its successor; whether nothing is left."""
-        if new.suspended or not self._registry.ensure_open(new) or old.content is None:
-            return True
-        try:
-            return self._join_open(old, new)
-        except (RewrittenError, OSError):
-            return True  # each file's own turn meets it again and knows what to do
-        except Exception as error:
-            log.exception("%s: unexpected error while processing its end; it is no longer read", old.path)
-            self._registry.suspend(old, error)
-            return False
-
-    def _join_open(self, old: TailedFile, new: TailedFile) -> bool:
-        size = self._feed.chunk_bytes + old.origin.chain.reach_bytes
-        for cursor in list(old.cursors):
-            rest = old.fetch(cursor, size)
-            if not rest.data:
-                continue
-            if len(rest.data) == size:
-                return False  # more than a record that has not ended: there was no room to read it
-            start = next((other for other in new.cursors if other.offset == 0), None)
-            if start is None or not set(cursor.lanes) <= set(start.lanes):
-                return True
-            if not all(lane.room() for lane in cursor.lanes):
-                return False
-            if set(cursor.lanes) != set(start.lanes):
-                start = new.split(start, cursor.lanes)
-            head = new.fetch(start, size)
-            if not head.data or not self._deliver_joined(End(old, cursor, rest), End(new, start, head)):
-                return False
-        return True
-
-    def _deliver_joined(self, end: End, beginning: End) -> bool:
-        """One part over both files, if the record that was open at the end of the old one ends in the new one."""
-        old, cursor, rest = end
-        new, start, head = beginning
-        processed = old.origin.chain.process(rest.data + head.data, new.record_constants(), final=False)
-        taken = processed.consumed - len(rest.data)
-        if taken < 0:
-            return False
-        old_start = cursor.offset
-        old.advance(cursor, rest, len(rest.data))
-        new.advance(start, head, taken)
-        ranges = (
-            Range(old.row, old_start, cursor.offset, cursor.anchor),
-            Range(new.row, 0, start.offset, start.anchor),
-        )
-        self._feed.deliver(new, cursor.lanes, ranges, processed)
-        return True
 
     # -- rewritten in place --------------------------------------------------------------------------------------
 

@@ -189,7 +189,7 @@ class Reader:
             busy = False
             if self._registry.rows.register():
                 for tailed in list(goals):
-                    if self._ending.holds_back(tailed) and tailed.predecessor in goals:
+                    if self._ending.joins.holds_back(tailed) and tailed.predecessor in goals:
                         continue
                     after = tailed.successor
                     awaited = after is not None and after.predecessor is tailed

@@ -121,7 +121,7 @@ class Turns:
 
     def turn(self, tailed: TailedFile, *, final: bool = False) -> bool:
         """Read one chunk for each of the file's cursors; queue the file again if there is more."""
-        if tailed.closed or tailed.suspended or not tailed.row or self.ending.holds_back(tailed):
+        if tailed.closed or tailed.suspended or not tailed.row or self.ending.joins.holds_back(tailed):
             return False
         if not self._registry.ensure_open(tailed) or self._registry.turned_out_stored(tailed):
             return False
