@@ -139,7 +139,7 @@ class Copies:
         """
         head = opened.content.read(0, FINGERPRINT_BYTES)
         if not head:
-            return elder.head > 0
+            return elder.head > 0 or bool(elder.size())
         if elder.fingerprint.length and begins_as(head, elder.fingerprint):
             return True
         if elder.closed or not self._registry.ensure_open(elder):

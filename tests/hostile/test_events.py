@@ -3,6 +3,7 @@
 import gzip
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -406,3 +407,21 @@ def test_copied_and_truncated_while_the_first_lines_are_processed(
     scene.wait(lambda: not scene.notices(), "the copy to be known")
     append(path, "afterwards")
     scene.expect(*lines, "first of the new", "second of the new", "afterwards")
+
+
+def test_a_copy_that_is_begun_before_its_original_was_read(scene: Scene) -> None:
+    scene.source["include"] = [f"{scene.logs}/app.log*"]
+    path, copy = scene.logs / "app.log", scene.logs / "app.log.1"
+    scene.start()
+    lines = numbered("old", range(10))
+    scene.agent.signal(signal.SIGSTOP)
+    append(path, *lines)
+    copy.touch()
+    scene.agent.signal(signal.SIGCONT)
+    scene.expect(*lines)
+    shutil.copyfile(path, copy)
+    rewrite(path, ["new"])
+    scene.expect(*lines, "new")
+    scene.wait(lambda: not scene.notices(), "the copy to be known")
+    append(path, "afterwards")
+    scene.expect(*lines, "new", "afterwards")
