@@ -7,6 +7,7 @@ and none of the draining output's fresh lines before what was spooled.
 
 import base64
 import bisect
+import math
 import os
 import re
 import subprocess
@@ -275,6 +276,9 @@ def _load(directory: Path) -> Load:
 
 
 def _percentiles(late_ns: list[int]) -> tuple[float, float]:
+    """p50 and p99 in milliseconds; none where nothing arrived: a few MiB are drained before the next line."""
+    if not late_ns:
+        return math.nan, math.nan
     late_ns.sort()
     return late_ns[len(late_ns) // 2] / 1e6, late_ns[len(late_ns) * 99 // 100] / 1e6
 
