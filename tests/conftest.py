@@ -8,11 +8,13 @@ HOSTAGENT_CI=1 the machine was prepared by `.ci/run`, so any skip fails the run 
 import importlib.util
 import os
 import shutil
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.support.backend import Backend
 
 # Wall-clock limits per example would make a busy two-core machine fail what a quiet one passes.
 settings.register_profile("hostagent", deadline=None)
@@ -54,3 +56,10 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped where nothing may be missing (HOSTAGENT_CI=1): {reason}"
     return report
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    """A backend in a process of its own, healthy until it is told otherwise."""
+    with Backend(tmp_path / "backend") as running:
+        yield running

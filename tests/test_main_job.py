@@ -9,7 +9,6 @@ import random
 import signal
 import socket
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ from tests.support.writer import Load, Writer
 
 KILLS = int(os.environ.get("HOSTAGENT_KILLS", "8"))
 MAX_LINE = 64 << 10
-
-
-@pytest.fixture
-def backend(tmp_path: Path) -> Iterator[Backend]:
-    with Backend(tmp_path / "backend") as running:
-        yield running
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import gzip
 import http.client
-from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
@@ -83,12 +82,6 @@ def test_the_writer_process_says_what_it_wrote(tmp_path: Path) -> None:
             pass
         written = writer.stop()
     assert {path.name.removesuffix(".log"): path.read_bytes().count(b"\n") for path in tmp_path.iterdir()} == written
-
-
-@pytest.fixture
-def backend(tmp_path: Path) -> Iterator[Backend]:
-    with Backend(tmp_path / "backend") as running:
-        yield running
 
 
 def post(backend: Backend, body: bytes, key: str) -> int:

@@ -21,12 +21,6 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def backend(tmp_path: Path) -> Iterator[Backend]:
-    with Backend(tmp_path / "backend") as running:
-        yield running
-
-
-@pytest.fixture
 def logs(tmp_path: Path) -> Path:
     (tmp_path / "logs").mkdir()
     return tmp_path / "logs"

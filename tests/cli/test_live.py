@@ -13,12 +13,6 @@ from tests.support.waiting import wait_for
 
 
 @pytest.fixture
-def backend(tmp_path: Path) -> Iterator[Backend]:
-    with Backend(tmp_path / "backend") as running:
-        yield running
-
-
-@pytest.fixture
 def agent(tmp_path: Path, backend: Backend) -> Iterator[Agent]:
     (tmp_path / "logs").mkdir()
     config = {

@@ -17,12 +17,6 @@ LINES = [f"line {number:04d}" for number in range(200)]
 
 
 @pytest.fixture
-def backend(tmp_path: Path) -> Iterator[Backend]:
-    with Backend(tmp_path / "backend") as running:
-        yield running
-
-
-@pytest.fixture
 def agent(tmp_path: Path, backend: Backend) -> Iterator[Agent]:
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs" / "a.log").write_text("".join(f"{line}\n" for line in LINES))

@@ -1,6 +1,7 @@
 """A signal at a bad moment: before there is an agent to take it, and while it is busy with the one before."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,35 +26,29 @@ def agent(tmp_path: Path) -> Agent:
     return Agent(tmp_path / "agent", {"sources": {"app": source}, "outputs": {"main": {"type": "blackhole"}}})
 
 
+@pytest.fixture
+def half_loaded(agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
+    """An agent that is being loaded, and will be for ever."""
+    begun = tmp_path / "begun"
+    install_module(tmp_path / "site", "never_loaded", NEVER_LOADED.format(begun=str(begun)))
+    seen_by_agents(tmp_path / "site", monkeypatch)
+    with agent:
+        agent.start()
+        wait_for(begun.exists, "the agent to begin", so_far=agent.tail)
+        yield agent
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_stop_before_anything_was_started_ends_the_agent_in_peace(
-    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-) -> None:
-    begun = tmp_path / "begun"
-    install_module(tmp_path / "site", "never_loaded", NEVER_LOADED.format(begun=str(begun)))
-    seen_by_agents(tmp_path / "site", monkeypatch)
-    with agent:
-        agent.start()
-        wait_for(begun.exists, "the agent to begin", so_far=agent.tail)
-        agent.signal(number)
-        wait_for(lambda: agent.exit_code is not None, "the agent to end", so_far=agent.tail)
-        assert agent.exit_code == 0, agent.tail()
-        assert agent.tail().endswith("ends with:\n")  # no traceback
+def test_a_stop_before_anything_was_started_ends_the_agent_in_peace(half_loaded: Agent, number: signal.Signals) -> None:
+    half_loaded.signal(number)
+    wait_for(lambda: half_loaded.exit_code is not None, "the agent to end", so_far=half_loaded.tail)
+    assert half_loaded.exit_code == 0, half_loaded.tail()
+    assert half_loaded.tail().endswith("ends with:\n")  # no traceback
 
 
-def test_a_reload_before_anything_was_started_is_survived(
-    agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun = tmp_path / "begun"
-    install_module(tmp_path / "site", "never_loaded", NEVER_LOADED.format(begun=str(begun)))
-    seen_by_agents(tmp_path / "site", monkeypatch)
-    with agent:
-        agent.start()
-        wait_for(begun.exists, "the agent to begin", so_far=agent.tail)
-        agent.signal(signal.SIGHUP)
-        agent.signal(signal.SIGTERM)
-        wait_for(lambda: agent.exit_code is not None, "the agent to end", so_far=agent.tail)
-        assert agent.exit_code == 0, agent.tail()
+def test_a_reload_before_anything_was_started_is_survived(half_loaded: Agent) -> None:
+    half_loaded.signal(signal.SIGHUP)
+    assert half_loaded.stop() == 0, half_loaded.tail()
 
 
 def nothing_pending(pid: int) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.scene import Scene, append, as_nobody, numbered, rss_peak_bytes
-from tests.support.directories import anyones_directory
+from tests.support.directories import anyones_directory, ext4_disk
 
 MIB = 1 << 20
 
@@ -155,13 +155,8 @@ def test_a_directory_that_is_missing_at_a_start_and_comes_back_is_not_read_twice
 def disk(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     """An ext4 filesystem: its image and its mount point."""
     image, mounted = tmp_path / "image", tmp_path / "mounted"
-    image.write_bytes(b"")
-    os.truncate(image, 16 * MIB)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
-    mounted.mkdir()
-    subprocess.run(["mount", "-o", "loop", str(image), str(mounted)], check=True)
-    yield image, mounted
-    subprocess.run(["umount", "--lazy", str(mounted)], check=False)
+    with ext4_disk(image, mounted):
+        yield image, mounted
 
 
 @pytest.mark.requires(root=True, tools=["mkfs.ext4", "mount"])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.scene import Scene, append, numbered
+from tests.support.directories import fill_up, small_disk
 from tests.support.waiting import wait_for
 
 MIB = 1 << 20
@@ -129,27 +130,12 @@ def test_a_database_that_is_locked_at_start(scene: Scene) -> None:
     scene.wait(lambda: well(scene), "health to be good again")
 
 
-@pytest.fixture
-def small_disk(scene: Scene) -> Iterator[Path]:
-    """The agent's state on a file system of its own, four megabytes."""
-    directory = Path(scene.agent.config["data_dir"])
-    directory.mkdir(parents=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "small", str(directory)], check=True)
-    yield directory
-    scene.close()
-    subprocess.run(["umount", "--lazy", str(directory)], check=True)
-
-
-def fill_up(directory: Path) -> Path:
-    path = directory / "filler"
-    with path.open("ab", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue
-    return path
+@pytest.fixture(name="small_disk")
+def state_on_a_small_disk(scene: Scene) -> Iterator[Path]:
+    directory = data_dir(scene)
+    with small_disk(directory):
+        yield directory
+        scene.close()
 
 
 @pytest.mark.requires(root=True, tools=["mount"])

@@ -15,45 +15,22 @@ from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.dead_letters import DeadLetters
 from hostagent.state.spool import Spool
 from tests.state.values import HandClock, Losses, block, delivery, file_row, offsets, part, spool_config
+from tests.support.directories import ext4_disk, fill_up, small_disk
 
 MIB = 1024 * 1024
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A filesystem of four megabytes."""
-    mounted = tmp_path / "small"
-    mounted.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "small", str(mounted)], check=True)
-    yield mounted
-    subprocess.run(["umount", "--lazy", str(mounted)], check=True)
+@pytest.fixture(name="small_disk")
+def small_disk_mounted(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "small"):
+        yield tmp_path / "small"
 
 
 @pytest.fixture
 def small_ext4(tmp_path: Path) -> Iterator[Path]:
-    """A real filesystem of sixteen megabytes in a file, which can be remounted read-only."""
-    image = tmp_path / "image"
-    image.write_bytes(b"")
-    os.truncate(image, 16 * MIB)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
-    mounted = tmp_path / "ext4"
-    mounted.mkdir()
-    subprocess.run(["mount", "-o", "loop", str(image), str(mounted)], check=True)
-    yield mounted
-    subprocess.run(["umount", "--lazy", str(mounted)], check=True)
-
-
-def fill_up(directory: Path) -> Path:
-    """Leave not a byte free."""
-    path = directory / "filler"
-    with path.open("ab", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError:
-                continue
-    return path
+    """One that can be remounted read-only."""
+    with ext4_disk(tmp_path / "image", tmp_path / "ext4"):
+        yield tmp_path / "ext4"
 
 
 @pytest.mark.requires(root=True, tools=["mount"])

@@ -1,6 +1,8 @@
-"""Directories for tests that run something as another user than the one who runs the tests."""
+"""Directories that are not like pytest's own: open to every user, on a filesystem of their own, full."""
 
+import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,3 +18,42 @@ def anyones_directory() -> Iterator[Path]:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextmanager
+def small_disk(directory: Path) -> Iterator[None]:
+    """Four megabytes of memory as a filesystem at a directory; root only."""
+    directory.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "small", str(directory)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+@contextmanager
+def ext4_disk(image: Path, mounted: Path) -> Iterator[None]:
+    """A real filesystem of sixteen megabytes, kept in a file; root only."""
+    image.write_bytes(b"")
+    image.chmod(0o600)
+    os.truncate(image, 16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+    mounted.mkdir()
+    subprocess.run(["mount", "-o", "loop", str(image), str(mounted)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(mounted)], check=False)
+
+
+def fill_up(directory: Path) -> Path:
+    """Leave not a byte free; the file that takes it all."""
+    path = directory / "filler"
+    with path.open("ab", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+    return path
