@@ -81,7 +81,7 @@ def _from_configuration(path: str, config_path: str) -> ExplainReport:
     from hostagent.daemon.wiring import load_checked
     from hostagent.observe.explain import explain as explain_path
     from hostagent.plugins import build_plugin_manager, collect_parts
-    from hostagent.tail.paths import compile_selection
+    from hostagent.tail.finding.paths import compile_selection
 
     config = load_checked(config_path, collect_parts(build_plugin_manager()))
     return explain_path(path, config, compile_selection)

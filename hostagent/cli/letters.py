@@ -153,7 +153,7 @@ def chosen(directory: Path, entries: tuple[str, ...]) -> list[DeadLetter]:
 
 def _directories(state: Path, output: str | None) -> list[Path]:
     from hostagent.state.letters import DEAD_LETTERS_DIRECTORY, letter_boxes
-    from hostagent.state.spooled import directory_name
+    from hostagent.state.spool.spooled import directory_name
 
     there = letter_boxes(state)
     if output is None:

@@ -16,10 +16,10 @@ import msgspec
 from hostagent.cli import show
 from hostagent.cli.options import config_option, data_dir_option, find_data_dir, json_option, wait_option
 from hostagent.errors import EXIT_FAILURE, EXIT_OK, HostagentError
-from hostagent.state.spooled import SPOOL_DIRECTORY, directory_name
+from hostagent.state.spool.spooled import SPOOL_DIRECTORY, directory_name
 
 if TYPE_CHECKING:
-    from hostagent.state.reading import ListedBlock
+    from hostagent.state.spool.reading import ListedBlock
 
 
 class SpoolSummary(msgspec.Struct, frozen=True):
@@ -55,7 +55,7 @@ def ls(places: tuple[str, ...], config_path: str, data_dir: str | None, as_json:
 
     Without a PLACE every output in one line, with one every block.
     """
-    from hostagent.state.reading import list_blocks
+    from hostagent.state.spool.reading import list_blocks
 
     found = _find(config_path, data_dir, places)
     if not places:
@@ -86,7 +86,7 @@ def cat(
     """
     from hostagent.deliver.compress import decompress
     from hostagent.errors import StateError
-    from hostagent.state.reading import list_blocks, read_block
+    from hostagent.state.spool.reading import list_blocks, read_block
 
     known = False
     failed = False
@@ -126,7 +126,7 @@ def verify(ctx: click.Context, places: tuple[str, ...], config_path: str, data_d
 
     Names the parts that are damaged and the segments that are missing. Exit code 1 if there are any.
     """
-    from hostagent.state.reading import list_blocks, strange_in
+    from hostagent.state.spool.reading import list_blocks, strange_in
 
     whole = 0
     problems: list[dict[str, object]] = []
@@ -171,8 +171,8 @@ def replay(
     code 1.
     """
     from hostagent.cli.asking import hand_in
-    from hostagent.state.reading import list_blocks
     from hostagent.state.requests import Request
+    from hostagent.state.spool.reading import list_blocks
 
     state = find_data_dir(config_path, data_dir).resolve()
     listed = list(list_blocks(Path(segment), verify=True))
@@ -220,7 +220,7 @@ def _list_outputs(found: list[Path], as_json: bool) -> None:
 
 
 def _summary(directory: Path) -> SpoolSummary:
-    from hostagent.state.reading import disk_bytes, list_blocks, strange_in
+    from hostagent.state.spool.reading import disk_bytes, list_blocks, strange_in
 
     listed = list(list_blocks(directory))
     whole = [one.header for one in listed if one.header is not None and not one.damage]
@@ -241,7 +241,7 @@ def _summary(directory: Path) -> SpoolSummary:
 
 def _find(config_path: str, data_dir: str | None, places: tuple[str, ...]) -> list[Path]:
     """The directories or segment files that are meant; all spools when nothing is named."""
-    from hostagent.state.reading import spools
+    from hostagent.state.spool.reading import spools
 
     files = [place for place in places if _is_path(place)]
     if places and len(files) == len(places):

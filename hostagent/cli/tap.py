@@ -74,7 +74,7 @@ def _find(tapping: Tap, source: SourceConfig, config: Config, where: tuple[str, 
     import socket
 
     from hostagent.config.checks import exclude_of, include_of
-    from hostagent.tail.paths import compile_selection, scan
+    from hostagent.tail.finding.paths import compile_selection, scan
 
     host = {"host": config.host or socket.gethostname()}
     files = _told(where, source.name)

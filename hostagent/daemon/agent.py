@@ -33,14 +33,14 @@ from hostagent.observe.notify import Notifier
 from hostagent.plugins import build_plugin_manager, collect_parts
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.tail.feed import Feed
-from hostagent.tail.identity import ignore_lease_signal
-from hostagent.tail.known import KnownRows
-from hostagent.tail.openfiles import OpenFiles
-from hostagent.tail.places import Places
+from hostagent.tail.files.identity import ignore_lease_signal
+from hostagent.tail.files.known import KnownRows
+from hostagent.tail.files.openfiles import OpenFiles
+from hostagent.tail.files.registry import Registry
+from hostagent.tail.finding.places import Places
 from hostagent.tail.reader import Reader
-from hostagent.tail.registry import Registry
 from hostagent.tail.resume import resume_inflight
-from hostagent.tail.watcher import Watcher
+from hostagent.tail.watching.watcher import Watcher
 
 log = logging.getLogger(__name__)
 

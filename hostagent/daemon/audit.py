@@ -20,13 +20,13 @@ from hostagent.daemon.standing import Standing
 from hostagent.hookspecs import Tailer
 from hostagent.observe.report import FileReport
 from hostagent.state.books import Books, Held, read_books
+from hostagent.state.database.positions import Progress
 from hostagent.state.letters import letter_boxes, read_entries
 from hostagent.state.lock import holder_of
-from hostagent.state.positions import Progress
-from hostagent.state.reading import EVERYTHING, Bounds, bounds_of, list_blocks, spools, strange_in
 from hostagent.state.reckoning import Account, Span, reckon
 from hostagent.state.rows import FileRow
-from hostagent.state.spooled import Place, directory_name
+from hostagent.state.spool.reading import EVERYTHING, Bounds, bounds_of, list_blocks, spools, strange_in
+from hostagent.state.spool.spooled import Place, directory_name
 
 TRIES = 6
 PAUSE_S = 0.5

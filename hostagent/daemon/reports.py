@@ -36,11 +36,11 @@ from hostagent.observe.report import (
 )
 from hostagent.state.checkpoint import Checkpoint, LossTotal
 from hostagent.state.dead_letters import DeadLetters
-from hostagent.tail.beneath import beneath
 from hostagent.tail.feed import Counters, Feed
-from hostagent.tail.places import Places
+from hostagent.tail.files.registry import Registry
+from hostagent.tail.finding.beneath import beneath
+from hostagent.tail.finding.places import Places
 from hostagent.tail.reader import Reader
-from hostagent.tail.registry import Registry
 from hostagent.tail.views import FileView, Overview, overview, view
 
 ASK_S = 3.0

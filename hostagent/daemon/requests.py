@@ -16,9 +16,9 @@ from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.state.dead_letters import DeadLetters
 from hostagent.state.letters import DEAD_LETTERS_DIRECTORY, DeadLetter, again_id, read_entries, read_records
-from hostagent.state.reading import list_blocks, read_block
 from hostagent.state.requests import Request, Result, drop_results, finish, pending
-from hostagent.state.spooled import directory_name
+from hostagent.state.spool.reading import list_blocks, read_block
+from hostagent.state.spool.spooled import directory_name
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from hostagent.hookspecs import Content, Tailer
 from hostagent.model import FileId
 from hostagent.observe.report import FileReport
 from hostagent.state.rows import FileRow, Position
-from hostagent.tail.identity import anchor_holds, fingerprint, identify, same_file
-from hostagent.tail.known import furthest
-from hostagent.tail.lineage import Lost, find_continuation
+from hostagent.tail.files.identity import anchor_holds, fingerprint, identify, same_file
+from hostagent.tail.files.known import furthest
+from hostagent.tail.files.lineage import Lost, find_continuation
 from hostagent.tail.tailer import NO_ANCHOR, PLAIN
 
 STEP_BYTES = 1024 * 1024

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from hostagent.hookspecs import Content, Encoder
 from hostagent.model import Scalar
 from hostagent.process.chain import Chain
-from hostagent.tail.contents import FileContent
+from hostagent.tail.files.contents import FileContent
 
 CHUNK_BYTES = 512 * 1024
 LINE_START_BYTES = 64 * 1024

@@ -28,8 +28,8 @@ from hostagent.plugins import Plugins
 from hostagent.process.chain import Chain, build_chain
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.dead_letters import DeadLetters
-from hostagent.tail.paths import compile_selection, scan
-from hostagent.tail.places import Place
+from hostagent.tail.finding.paths import compile_selection, scan
+from hostagent.tail.finding.places import Place
 from hostagent.tail.tailer import Origin, Policy
 
 

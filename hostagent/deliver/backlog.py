@@ -21,11 +21,11 @@ from hostagent.deliver.waiting import Head, Journal, Waiting
 from hostagent.errors import StateError
 from hostagent.hookspecs import Encoder
 from hostagent.model import Block, Delivery
+from hostagent.state.database.transit import SpoolChange
 from hostagent.state.letters import LetterPart, whole_parts
 from hostagent.state.rows import InflightPart, parts_of
-from hostagent.state.spool import Spool
-from hostagent.state.spooled import Place
-from hostagent.state.transit import SpoolChange
+from hostagent.state.spool.spool import Spool
+from hostagent.state.spool.spooled import Place
 
 # An ack waits for the next commit while there is more to send, but not longer than this.
 ACK_DELAY_S = 0.2

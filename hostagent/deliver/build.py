@@ -24,8 +24,8 @@ from hostagent.hookspecs import Wiring
 from hostagent.model import Block
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.faults import os_fault
-from hostagent.state.spool import Spool
-from hostagent.state.spooled import SPOOL_DIRECTORY
+from hostagent.state.spool.spool import Spool
+from hostagent.state.spool.spooled import SPOOL_DIRECTORY
 
 
 def encoder_key(encoding: PartConfig) -> str:

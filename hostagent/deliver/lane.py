@@ -22,8 +22,8 @@ from hostagent.deliver.transfer import DeadLetterBox
 from hostagent.deliver.waiting import Journal
 from hostagent.hookspecs import Encoder, Notice, Output
 from hostagent.model import Block, Delivery, Part
-from hostagent.state.spool import Spool
-from hostagent.state.tally import SpoolStats
+from hostagent.state.spool.spool import Spool
+from hostagent.state.spool.tally import SpoolStats
 
 # Enough to keep the sender busy while the reader gathers the next; more would only be memory.
 MAX_QUEUED_BLOCKS = 4

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from hostagent.clock import Backoff, Clock
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
-from hostagent.state.spool import Spool
+from hostagent.state.spool.spool import Spool
 
 log = logging.getLogger(__name__)
 

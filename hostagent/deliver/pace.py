@@ -8,7 +8,7 @@ decides.
 from __future__ import annotations
 
 from hostagent.clock import Clock
-from hostagent.state.spool import Spool
+from hostagent.state.spool.spool import Spool
 
 # What is read waits in memory, and the rest in its files, if the spool will be empty within this time.
 SOON_S = 15.0

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from hostagent.clock import Clock
-from hostagent.state.tally import SpoolStats
+from hostagent.state.spool.tally import SpoolStats
 
 # Between two times of being well, no more different errors than this are logged; `status` always shows the last one.
 _MOST_TOLD = 20

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from hostagent.model import Block, Delivery
-from hostagent.state.transit import SpoolChange
+from hostagent.state.database.transit import SpoolChange
 
 
 class Journal(Protocol):

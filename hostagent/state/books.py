@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hostagent.model import Loss
-from hostagent.state import files, ledger, positions, totals, transit
+from hostagent.state.database import files, ledger, positions, totals, transit
+from hostagent.state.database.ledger import LossTotal
+from hostagent.state.database.positions import Progress
+from hostagent.state.database.recovery import DATABASE, connect_read_only
+from hostagent.state.database.totals import Forgotten
 from hostagent.state.faults import sqlite_fault
-from hostagent.state.ledger import LossTotal
-from hostagent.state.positions import Progress
-from hostagent.state.recovery import DATABASE, connect_read_only
 from hostagent.state.rows import FileRow, InflightPart
-from hostagent.state.spooled import Place
-from hostagent.state.totals import Forgotten
+from hostagent.state.spool.spooled import Place
 
 _ALL = -1
 

@@ -20,14 +20,14 @@ from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import Block, Loss
-from hostagent.state import files, ledger, positions, totals, transit
+from hostagent.state.database import files, ledger, positions, totals, transit
+from hostagent.state.database.ledger import LossReason, LossTotal
+from hostagent.state.database.recovery import BUSY_TIMEOUT_S, DATABASE, SUBJECT, connect, open_database, write_backup
+from hostagent.state.database.transit import SpoolChange
 from hostagent.state.faults import is_damage, sqlite_fault
-from hostagent.state.ledger import LossReason, LossTotal
 from hostagent.state.lock import DirectoryLock
-from hostagent.state.recovery import BUSY_TIMEOUT_S, DATABASE, SUBJECT, connect, open_database, write_backup
 from hostagent.state.rows import FileRow, InflightBlock, Position
-from hostagent.state.spooled import Place, SpoolHeader
-from hostagent.state.transit import SpoolChange
+from hostagent.state.spool.spooled import Place, SpoolHeader
 
 __all__ = ["Checkpoint", "FileRow", "InflightBlock", "LossTotal", "Position", "SpoolChange"]
 

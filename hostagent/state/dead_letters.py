@@ -21,9 +21,8 @@ from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import Delivery, Loss
+from hostagent.state.database.ledger import LossReason
 from hostagent.state.faults import os_fault
-from hostagent.state.frames import PREFIX_BYTES, Damage
-from hostagent.state.ledger import LossReason
 from hostagent.state.letters import (
     DEAD_LETTERS_DIRECTORY,
     GONE_FRAME,
@@ -39,8 +38,9 @@ from hostagent.state.letters import (
     read_records,
 )
 from hostagent.state.quarantine import Quarantine
-from hostagent.state.segments import SegmentLog
-from hostagent.state.spooled import directory_name
+from hostagent.state.segments.frames import PREFIX_BYTES, Damage
+from hostagent.state.segments.log import SegmentLog
+from hostagent.state.spool.spooled import directory_name
 
 # Letters put again after a crash are the newest ones.
 _REMEMBERED = 4096

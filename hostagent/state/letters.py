@@ -19,9 +19,9 @@ import zstandard
 from hostagent.errors import StateError
 from hostagent.model import Delivery
 from hostagent.state.faults import look_fault
-from hostagent.state.frames import Frame
 from hostagent.state.rows import InflightPart
-from hostagent.state.survey import Segment, open_for_reading, scan_segment, survey
+from hostagent.state.segments.frames import Frame
+from hostagent.state.segments.survey import Segment, open_for_reading, scan_segment, survey
 
 DEAD_LETTERS_DIRECTORY = "dead-letters"
 LETTER_FRAME = 2

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from hostagent.state.positions import Progress
+from hostagent.state.database.positions import Progress
 
 Span = tuple[int, int]
 """Bytes [start, end)."""

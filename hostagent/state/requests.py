@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from hostagent.state.database.recovery import sync_directory
 from hostagent.state.faults import os_fault
-from hostagent.state.recovery import sync_directory
 
 REQUESTS_DIRECTORY = "requests"
 _MAX_BYTES = 16 * 1024 * 1024

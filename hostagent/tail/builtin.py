@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import msgspec
 
 from hostagent.hookspecs import Component, Content, Tailer, hookimpl
-from hostagent.tail.contents import GZIP_MAGIC, FileContent, GzipContent
+from hostagent.tail.files.contents import GZIP_MAGIC, FileContent, GzipContent
 
 
 class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

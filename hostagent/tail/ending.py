@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.model import Loss
-from hostagent.state.ledger import LossReason
+from hostagent.state.database.ledger import LossReason
 from hostagent.state.rows import FileRow
-from hostagent.tail.copies import Copies
 from hostagent.tail.feed import Feed
-from hostagent.tail.identity import has_writer, identify
+from hostagent.tail.files.copies import Copies
+from hostagent.tail.files.identity import has_writer, identify
+from hostagent.tail.files.registry import Registry
+from hostagent.tail.finding.places import Places
 from hostagent.tail.joins import Joins
-from hostagent.tail.places import Places
-from hostagent.tail.registry import Registry
 from hostagent.tail.tailer import PLAIN, TailedFile
 
 TEND_S = 0.25

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hostagent.clock import Clock
 from hostagent.model import Range
 from hostagent.tail.feed import Feed
-from hostagent.tail.registry import Registry
+from hostagent.tail.files.registry import Registry
 from hostagent.tail.tailer import Cursor, Fetched, RewrittenError, TailedFile
 
 log = logging.getLogger(__name__)

@@ -17,16 +17,16 @@ from typing import TypeVar
 from hostagent.clock import Clock
 from hostagent.hookspecs import Notice
 from hostagent.model import Block
-from hostagent.tail.copies import Copies
 from hostagent.tail.feed import Feed
-from hostagent.tail.places import Place, Places
+from hostagent.tail.files.copies import Copies
+from hostagent.tail.files.registry import Registry
+from hostagent.tail.finding.places import Place, Places
+from hostagent.tail.finding.sightings import Sightings
 from hostagent.tail.ports import Lane
-from hostagent.tail.registry import Registry
 from hostagent.tail.resume import close_vanished, drop_target, open_target, swap_target
-from hostagent.tail.sightings import Sightings
 from hostagent.tail.tailer import TailedFile
 from hostagent.tail.turns import Turns
-from hostagent.tail.watcher import Event, Kind, Watcher
+from hostagent.tail.watching.watcher import Event, Kind, Watcher
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from hostagent.hookspecs import Notice
-from hostagent.tail.beneath import OpenError
+from hostagent.tail.finding.beneath import OpenError
 
 MOST_PATHS = 1000
 RETRIED = "it is tried again with every scan"

@@ -19,18 +19,18 @@ from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.model import Block, FileId, Part, Range
 from hostagent.state.checkpoint import Checkpoint
-from hostagent.state.ledger import LossReason
+from hostagent.state.database.ledger import LossReason
 from hostagent.state.rows import FileRow, InflightBlock, InflightPart, Position
-from hostagent.tail.beneath import OpenError
 from hostagent.tail.ending import Ending
 from hostagent.tail.feed import recut
-from hostagent.tail.identity import ANCHOR_BYTES, anchor_of, identify
-from hostagent.tail.known import Arrangement, arrange, from_row
-from hostagent.tail.lineage import How
-from hostagent.tail.openfiles import Opened
-from hostagent.tail.places import Place, Places
+from hostagent.tail.files.identity import ANCHOR_BYTES, anchor_of, identify
+from hostagent.tail.files.known import Arrangement, arrange, from_row
+from hostagent.tail.files.lineage import How
+from hostagent.tail.files.openfiles import Opened
+from hostagent.tail.files.registry import Registry
+from hostagent.tail.finding.beneath import OpenError
+from hostagent.tail.finding.places import Place, Places
 from hostagent.tail.ports import Lane
-from hostagent.tail.registry import Registry
 from hostagent.tail.tailer import Cursor, TailedFile
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,7 @@ import msgspec
 from hostagent.hookspecs import Content
 from hostagent.model import FileId, Fingerprint, Scalar, Target
 from hostagent.state.rows import FileRow, Position
-from hostagent.tail.beneath import beneath
-from hostagent.tail.identity import (
+from hostagent.tail.files.identity import (
     ANCHOR_BYTES,
     FINGERPRINT_BYTES,
     NO_FINGERPRINT,
@@ -26,7 +25,8 @@ from hostagent.tail.identity import (
     fingerprint_of,
     identify,
 )
-from hostagent.tail.paths import join
+from hostagent.tail.finding.beneath import beneath
+from hostagent.tail.finding.paths import join
 from hostagent.tail.ports import Chain, Lane
 
 NO_ANCHOR = anchor_of(b"")

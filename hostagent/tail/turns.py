@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Sequence
 
 from hostagent.clock import Clock
-from hostagent.tail.copies import Copies
 from hostagent.tail.ending import Ending
 from hostagent.tail.feed import Feed, Step
-from hostagent.tail.places import Places
+from hostagent.tail.files.copies import Copies
+from hostagent.tail.files.registry import Registry
+from hostagent.tail.finding.places import Places
 from hostagent.tail.ports import Lane
-from hostagent.tail.registry import Registry
 from hostagent.tail.tailer import Cursor, RewrittenError, TailedFile
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from hostagent.hookspecs import Notice
 from hostagent.model import FileId, Scalar
-from hostagent.tail.places import Places
+from hostagent.tail.files.registry import Registry
+from hostagent.tail.finding.places import Places
 from hostagent.tail.reader import Reader
-from hostagent.tail.registry import Registry
 from hostagent.tail.tailer import TailedFile
 
 

@@ -9,8 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from hostagent.state.frames import Frame
-from hostagent.state.survey import open_for_reading, scan_segment, survey
+from hostagent.state.segments.frames import Frame
+from hostagent.state.segments.survey import open_for_reading, scan_segment, survey
 
 
 def main(directory: str, port: str) -> None:

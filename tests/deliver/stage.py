@@ -20,9 +20,9 @@ from hostagent.deliver.waiting import Journal
 from hostagent.errors import StateError
 from hostagent.hookspecs import Output
 from hostagent.model import Batch, Block, Delivery, Encoded, Part, Range, Verdict
+from hostagent.state.database.transit import SpoolChange
 from hostagent.state.letters import LetterPart
-from hostagent.state.spool import Spool
-from hostagent.state.transit import SpoolChange
+from hostagent.state.spool.spool import Spool
 
 DEADLINE_S = 20.0
 

@@ -12,7 +12,7 @@ from hostagent.config.model import SpoolConfig
 from hostagent.deliver.credits import Credits
 from hostagent.errors import PermanentError, TemporaryError
 from hostagent.model import Block, Delivery, Outcome, Verdict
-from hostagent.state.spool import Spool
+from hostagent.state.spool.spool import Spool
 from tests.deliver.stage import LineEncoder, ScriptedOutput, Stage, part, wait_for
 from tests.state.values import Losses
 

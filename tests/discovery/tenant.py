@@ -13,8 +13,8 @@ from typing import Any
 from hostagent.discovery.containers.options import ContainersOptions
 from hostagent.discovery.containers.targets import ContainerTargets, Outcome
 from hostagent.discovery.runtime.container import Container, Mount
-from hostagent.tail.beneath import OpenError, beneath
-from hostagent.tail.paths import compile_selection, join, open_beneath, scan
+from hostagent.tail.finding.beneath import OpenError, beneath
+from hostagent.tail.finding.paths import compile_selection, join, open_beneath, scan
 from tests.discovery.examples import container
 
 SECRET = b"root:secret:\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hostagent.clock import Clock
 from hostagent.state.checkpoint import Checkpoint, SpoolChange
-from hostagent.state.spool import Spool
+from hostagent.state.spool.spool import Spool
 from tests.state.values import block, delivery, file_row, part, spool_config
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from hostagent.model import FileId, Loss, Part, Range
 from hostagent.state.checkpoint import Checkpoint, Position
-from hostagent.state.ledger import LossReason, LossTotal
-from hostagent.state.spooled import Place
+from hostagent.state.database.ledger import LossReason, LossTotal
+from hostagent.state.spool.spooled import Place
 from tests.state.values import ANCHOR, HandClock, block, file_row, header_of, offsets, part
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hostagent.state.checkpoint import Checkpoint
-from hostagent.state.spool import Spool
+from hostagent.state.spool.spool import Spool
 from tests.state.values import HandClock, offsets, spool_config
 
 ROUNDS = 12

@@ -13,7 +13,7 @@ import pytest
 from hostagent.errors import StateError
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.dead_letters import DeadLetters
-from hostagent.state.spool import Spool
+from hostagent.state.spool.spool import Spool
 from tests.state.values import HandClock, Losses, block, delivery, file_row, offsets, part, spool_config
 from tests.support.directories import ext4_disk, fill_up, small_disk
 

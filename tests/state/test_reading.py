@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from hostagent.errors import StateError
-from hostagent.state.reading import list_blocks, read_block, spools
-from hostagent.state.spool import Spool
+from hostagent.state.spool.reading import list_blocks, read_block, spools
+from hostagent.state.spool.spool import Spool
 from tests.state.values import HandClock, Losses, block, delivery, flip, part, spool_config
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from hostagent.errors import StateError
 from hostagent.model import Loss
-from hostagent.state import schema
 from hostagent.state.checkpoint import BACKUP_INTERVAL_S, Checkpoint
-from hostagent.state.recovery import upgrade_in_place
+from hostagent.state.database import schema
+from hostagent.state.database.recovery import upgrade_in_place
 from tests.state.values import ANCHOR, HandClock, block, file_row, offsets, part
 
 
@@ -182,9 +182,9 @@ def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
 
 def test_the_packaged_statements_are_what_the_migrations_make() -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "hostagent.state.schema", "--sql"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "hostagent.state.database.schema", "--sql"], capture_output=True, text=True, check=True
     )
-    assert run.stdout == schema.SQL_FILE.read_text(), "print it again: python -m hostagent.state.schema --sql"
+    assert run.stdout == schema.SQL_FILE.read_text(), "print it again: python -m hostagent.state.database.schema --sql"
 
 
 def test_migrations_bring_an_empty_database_to_this_version(tmp_path: Path) -> None:

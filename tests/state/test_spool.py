@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hostagent.errors import StateError
-from hostagent.state.spool import Spool
+from hostagent.state.spool.spool import Spool
 from tests.state.values import HandClock, Losses, block, delivery, part, spool_config
 
 MIB = 1024 * 1024

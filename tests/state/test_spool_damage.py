@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hostagent.errors import StateError
-from hostagent.state.frames import Frame
-from hostagent.state.marks import Cursor, Mark
-from hostagent.state.spool import Spool
-from hostagent.state.survey import scan_segment, segment_at
+from hostagent.state.segments.frames import Frame
+from hostagent.state.segments.marks import Cursor, Mark
+from hostagent.state.segments.survey import scan_segment, segment_at
+from hostagent.state.spool.spool import Spool
 from tests.state.values import HandClock, Losses, block, delivery, flip, part, spool_config
 
 NAMES = ["b0", "b1", "b2", "b3"]

@@ -10,8 +10,8 @@ import pytest
 from hostagent.model import Block, Loss
 from hostagent.state.books import read_books
 from hostagent.state.checkpoint import Checkpoint, SpoolChange
-from hostagent.state.spool import Spool
-from hostagent.state.spooled import Place
+from hostagent.state.spool.spool import Spool
+from hostagent.state.spool.spooled import Place
 from tests.state.values import HandClock, block, delivery, file_row, header_of, offsets, part, spool_config
 
 MIB = 1024 * 1024

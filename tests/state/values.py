@@ -7,8 +7,8 @@ from hostagent.clock import Clock
 from hostagent.config.model import SpoolConfig
 from hostagent.model import Block, Delivery, FileId, Fingerprint, Loss, Part, Range
 from hostagent.state.checkpoint import Checkpoint, FileRow
-from hostagent.state.ledger import LossReason
-from hostagent.state.spooled import Place, SpoolHeader, decode_header, encode_block
+from hostagent.state.database.ledger import LossReason
+from hostagent.state.spool.spooled import Place, SpoolHeader, decode_header, encode_block
 
 ANCHOR = b"\xa5" * 16
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from hostagent.tail.beneath import (
+from hostagent.tail.finding.beneath import (
     NoDescriptorError,
     NotBeneathError,
     NotPermittedError,
@@ -195,7 +195,7 @@ def test_a_container_s_proc_shows_nothing(root: Path) -> None:
     (root / "logs/host.log").symlink_to("/proc/self/root/etc/shadow")
     program = """
 import subprocess, sys
-from hostagent.tail.beneath import OpenError, open_beneath
+from hostagent.tail.finding.beneath import OpenError, open_beneath
 root = sys.argv[1]
 subprocess.run(["mount", "-t", "proc", "proc", root + "/proc"], check=True)
 made_up = ["/proc/kmsg", "/proc/self/mem", "/proc/self/maps"]
@@ -267,8 +267,8 @@ def test_permission_that_is_missing_can_come_later(root: Path) -> None:
     log.chmod(0o600)
     program = """
 import os, sys
-from hostagent.tail.beneath import NotPermittedError, open_beneath
-import hostagent.tail.identity
+from hostagent.tail.finding.beneath import NotPermittedError, open_beneath
+import hostagent.tail.files.identity
 os.setgid(65534); os.setuid(65534)
 def attempt():
     try:
@@ -294,7 +294,7 @@ print(attempt(), flush=True)
 def test_running_out_of_descriptors_is_told_apart(root: Path) -> None:
     program = """
 import os, resource, sys
-from hostagent.tail.beneath import NoDescriptorError, open_beneath
+from hostagent.tail.finding.beneath import NoDescriptorError, open_beneath
 os.close(open_beneath(sys.argv[1], "/logs/app.log"))
 resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
 held = []
@@ -361,7 +361,7 @@ def test_without_openat2_files_are_still_read_and_links_refused(
         without_openat2
         + """
 import os, sys
-from hostagent.tail.beneath import OpenError, open_beneath, open_directory
+from hostagent.tail.finding.beneath import OpenError, open_beneath, open_directory
 root, outside = sys.argv[1:]
 def attempt(root, path):
     try:

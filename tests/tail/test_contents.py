@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hostagent.clock import Clock
 from hostagent.hookspecs import Wiring
 from hostagent.tail.builtin import NoOptions, hostagent_register_tailers
-from hostagent.tail.contents import FileContent, GzipContent
+from hostagent.tail.files.contents import FileContent, GzipContent
 
 OpenGzip = Callable[[bytes], GzipContent]
 

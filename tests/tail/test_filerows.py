@@ -9,8 +9,8 @@ import pytest
 from hostagent.clock import Clock
 from hostagent.model import FileId, Target
 from hostagent.state.checkpoint import Checkpoint
-from hostagent.tail.filerows import FileRows
-from hostagent.tail.known import KnownRows
+from hostagent.tail.files.filerows import FileRows
+from hostagent.tail.files.known import KnownRows
 from hostagent.tail.ports import Chain
 from hostagent.tail.tailer import Origin, Policy, TailedFile
 

@@ -4,8 +4,8 @@ import threading
 from pathlib import Path
 
 from hostagent.clock import Clock
-from hostagent.tail.paths import compile_selection, scan
-from hostagent.tail.watcher import Kind, Watcher
+from hostagent.tail.finding.paths import compile_selection, scan
+from hostagent.tail.watching.watcher import Kind, Watcher
 
 
 class Follower:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.tail.globs import compile_glob, compile_selection
+from hostagent.tail.finding.globs import compile_glob, compile_selection
 
 
 @pytest.mark.parametrize(

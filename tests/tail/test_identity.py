@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from hostagent.model import FileId, Fingerprint
-from hostagent.tail.contents import FileContent
-from hostagent.tail.identity import (
+from hostagent.tail.files.contents import FileContent
+from hostagent.tail.files.identity import (
     anchor_holds,
     anchor_of,
     fingerprint,
@@ -180,7 +180,7 @@ def test_a_process_survives_asking_while_writers_come_and_go(tmp_path: Path) -> 
     path.write_bytes(b"")
     program = """
 import os, sys, threading
-from hostagent.tail.identity import has_writer, ignore_lease_signal
+from hostagent.tail.files.identity import has_writer, ignore_lease_signal
 ignore_lease_signal()
 path = sys.argv[1]
 fd = os.open(path, os.O_RDONLY)

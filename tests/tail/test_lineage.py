@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from hostagent.hookspecs import Tailer
 from hostagent.model import FileId, Fingerprint
 from hostagent.tail.builtin import FileTailer, GzipTailer
-from hostagent.tail.contents import FileContent
-from hostagent.tail.identity import anchor_of, fingerprint, identify
-from hostagent.tail.lineage import Continuation, Effort, How, Lost, find_continuation
+from hostagent.tail.files.contents import FileContent
+from hostagent.tail.files.identity import anchor_of, fingerprint, identify
+from hostagent.tail.files.lineage import Continuation, Effort, How, Lost, find_continuation
 
 TAILERS: dict[str, Tailer] = {"file": FileTailer(), "gzip": GzipTailer()}
 

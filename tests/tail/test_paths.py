@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostagent.hookspecs import Notice
-from hostagent.tail.paths import Found, Limits, compile_selection, directories, open_beneath, scan
+from hostagent.tail.finding.paths import Found, Limits, compile_selection, directories, open_beneath, scan
 
 
 def found(
@@ -335,7 +335,7 @@ def test_an_unreadable_directory_is_noted_and_the_rest_found(tree: Path) -> None
     (tree / "other").chmod(0o700)
     program = """
 import os, sys
-from hostagent.tail.paths import compile_selection, scan
+from hostagent.tail.finding.paths import compile_selection, scan
 os.setgid(65534); os.setuid(65534)
 notices = []
 for patterns in [["/logs/**/*.log", "/other/*.log"], ["/logs/app/c.log"], ["/other/f.log"]]:

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostagent.clock import Clock
-from hostagent.tail.beneath import NotThereError
-from hostagent.tail.events import Event, Kind
-from hostagent.tail.poll import LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S, Poller
-from hostagent.tail.watcher import Watcher
+from hostagent.tail.finding.beneath import NotThereError
+from hostagent.tail.watching.events import Event, Kind
+from hostagent.tail.watching.poll import LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S, Poller
+from hostagent.tail.watching.watcher import Watcher
 from tests.support.waiting import wait_for
 
 
@@ -211,7 +211,7 @@ for name, value in {{"max_inotify_watches": {watches}, "max_inotify_instances": 
         out.write(str(value))
 import os, sys
 from hostagent.clock import Clock
-from hostagent.tail.watcher import RETRY_WATCHES_S, Watcher
+from hostagent.tail.watching.watcher import RETRY_WATCHES_S, Watcher
 class Forward(Clock):
     later_s = 0.0
     def monotonic_s(self):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hostagent.clock import Clock
-from hostagent.tail.watcher import Event, Kind, Watcher
+from hostagent.tail.watching.watcher import Event, Kind, Watcher
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ def test_an_unmounted_directory_is_gone(tmp_path: Path) -> None:
     program = """
 import subprocess, sys
 from hostagent.clock import Clock
-from hostagent.tail.watcher import Watcher
+from hostagent.tail.watching.watcher import Watcher
 directory = sys.argv[1]
 subprocess.run(["mount", "-t", "tmpfs", "none", directory], check=True)
 watcher = Watcher(Clock())

@@ -3,7 +3,7 @@
 Written with sqlite-utils, which costs the agent 15 MB when imported: so it is imported only by this module run as a
 program, in a child process that ends before the agent starts. A new database comes from `schema.sql` beside this
 file, which is what the migrations below make, word for word (a test compares them):
-`python -m hostagent.state.schema --sql > hostagent/state/schema.sql`.
+`python -m hostagent.state.database.schema --sql > hostagent/state/database/schema.sql`.
 """
 
 from __future__ import annotations
@@ -160,12 +160,12 @@ def upgrade(path: Path) -> None:
     """Bring an older database to this version, in a child process."""
     run = subprocess.run(  # noqa: S603 - our own module and a path, no shell
         # -P: the working directory, which may be anybody's, is no place to import from.
-        [sys.executable, "-P", "-m", "hostagent.state.schema", str(path)],
+        [sys.executable, "-P", "-m", "hostagent.state.database.schema", str(path)],
         capture_output=True,
         text=True,
         check=False,
         timeout=UPGRADE_TIMEOUT_S,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])},
     )
     if run.returncode != 0:
         raise StateError(f"{path}: can't bring the database to version {VERSION}: {run.stderr.strip()[-500:]}")

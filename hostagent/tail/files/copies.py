@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from hostagent.clock import Clock
 from hostagent.hookspecs import Notice
-from hostagent.tail.identity import FINGERPRINT_BYTES, begins_as
-from hostagent.tail.openfiles import Opened
-from hostagent.tail.registry import Registry
+from hostagent.tail.files.identity import FINGERPRINT_BYTES, begins_as
+from hostagent.tail.files.openfiles import Opened
+from hostagent.tail.files.registry import Registry
 from hostagent.tail.tailer import Origin, TailedFile
 
 PATIENCE_S = 10.0

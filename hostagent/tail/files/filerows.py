@@ -13,9 +13,9 @@ import msgspec
 from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.state.checkpoint import Checkpoint
-from hostagent.state.positions import Start
+from hostagent.state.database.positions import Start
 from hostagent.state.rows import FileRow
-from hostagent.tail.known import KnownRows
+from hostagent.tail.files.known import KnownRows
 from hostagent.tail.tailer import TailedFile
 
 SAVE_S = 1.0

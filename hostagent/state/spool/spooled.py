@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from hostagent.model import Block, Delivery, Loss
-from hostagent.state.ledger import LossReason
+from hostagent.state.database.ledger import LossReason
 from hostagent.state.rows import InflightPart, parts_of
 
 SPOOL_DIRECTORY = "spool"

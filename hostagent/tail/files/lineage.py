@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from hostagent.hookspecs import Content, Tailer
 from hostagent.model import FileId, Fingerprint
-from hostagent.tail.beneath import OpenError, open_beneath, open_directory
-from hostagent.tail.identity import FINGERPRINT_BYTES, anchor_holds, begins_as, fingerprint, identify, same_file
+from hostagent.tail.files.identity import FINGERPRINT_BYTES, anchor_holds, begins_as, fingerprint, identify, same_file
+from hostagent.tail.finding.beneath import OpenError, open_beneath, open_directory
 
 PLAIN = "file"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from hostagent.state.spooled import weigh
+from hostagent.state.spool.spooled import weigh
 
 
 class Amount(NamedTuple):

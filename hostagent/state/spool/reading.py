@@ -15,9 +15,10 @@ import msgspec
 
 from hostagent.errors import StateError
 from hostagent.state.faults import look_fault
-from hostagent.state.frames import Damage, Frame, read_payload
-from hostagent.state.marks import Cursor
-from hostagent.state.spooled import (
+from hostagent.state.segments.frames import Damage, Frame, read_payload
+from hostagent.state.segments.marks import Cursor
+from hostagent.state.segments.survey import Segment, open_for_reading, scan_segment, segment_at, survey
+from hostagent.state.spool.spooled import (
     BLOCK_FRAME,
     SPOOL_DIRECTORY,
     Place,
@@ -26,7 +27,6 @@ from hostagent.state.spooled import (
     decode_block,
     decode_header,
 )
-from hostagent.state.survey import Segment, open_for_reading, scan_segment, segment_at, survey
 
 
 class ListedBlock(NamedTuple):

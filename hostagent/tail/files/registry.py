@@ -18,12 +18,12 @@ from hostagent.hookspecs import Notice
 from hostagent.model import FileId
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.rows import FileRow
-from hostagent.tail.beneath import NotThereError, beneath, join, path_of
-from hostagent.tail.filerows import FileRows
-from hostagent.tail.identity import first_fingerprint, identify
-from hostagent.tail.known import KnownRows, from_row
-from hostagent.tail.lineage import Continuation, How, Lost, find_continuation
-from hostagent.tail.openfiles import Opened, OpenFiles
+from hostagent.tail.files.filerows import FileRows
+from hostagent.tail.files.identity import first_fingerprint, identify
+from hostagent.tail.files.known import KnownRows, from_row
+from hostagent.tail.files.lineage import Continuation, How, Lost, find_continuation
+from hostagent.tail.files.openfiles import Opened, OpenFiles
+from hostagent.tail.finding.beneath import NotThereError, beneath, join, path_of
 from hostagent.tail.ports import Lane
 from hostagent.tail.refused import Refused
 from hostagent.tail.tailer import PLAIN, Origin, TailedFile

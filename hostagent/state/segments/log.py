@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hostagent.errors import StateError
-from hostagent.state import frames
+from hostagent.state.database.recovery import sync_directory
 from hostagent.state.faults import os_fault
-from hostagent.state.frames import Damage, Frame
 from hostagent.state.lock import DirectoryLock
-from hostagent.state.marks import Cursor, Manifest, Mark
 from hostagent.state.quarantine import Quarantine
-from hostagent.state.recovery import sync_directory
-from hostagent.state.survey import Segment, open_for_reading, scan_segment, survey
+from hostagent.state.segments import frames
+from hostagent.state.segments.frames import Damage, Frame
+from hostagent.state.segments.marks import Cursor, Manifest, Mark
+from hostagent.state.segments.survey import Segment, open_for_reading, scan_segment, survey
 
 
 class SegmentLog:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hostagent.model import FileId, Fingerprint, Scalar
-from hostagent.state import positions
+from hostagent.state.database import positions
 from hostagent.state.rows import FileRow, Position
 
 _INSERT = "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

@@ -14,10 +14,10 @@ from typing import Protocol
 from hostagent.clock import Clock
 from hostagent.hookspecs import Notice
 from hostagent.model import Loss
-from hostagent.state.frames import Damage, Frame
-from hostagent.state.ledger import LossReason
-from hostagent.state.spooled import SPOOL_DIRECTORY, Place, SpoolHeader, decode_header, losses_of, merge
-from hostagent.state.survey import Segment
+from hostagent.state.database.ledger import LossReason
+from hostagent.state.segments.frames import Damage, Frame
+from hostagent.state.segments.survey import Segment
+from hostagent.state.spool.spooled import SPOOL_DIRECTORY, Place, SpoolHeader, decode_header, losses_of, merge
 
 _NOTICES_KEPT = 20
 

@@ -18,13 +18,14 @@ from hostagent.config.model import SpoolConfig
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import Block, Delivery
+from hostagent.state.database.ledger import LossReason
 from hostagent.state.faults import os_fault
-from hostagent.state.frames import PREFIX_BYTES, Damage, Frame
-from hostagent.state.ledger import LossReason
 from hostagent.state.quarantine import Quarantine
-from hostagent.state.segments import SegmentLog
-from hostagent.state.spool_losses import SpoolLosses, SpoolRecord
-from hostagent.state.spooled import (
+from hostagent.state.segments.frames import PREFIX_BYTES, Damage, Frame
+from hostagent.state.segments.log import SegmentLog
+from hostagent.state.segments.survey import Segment, scan_segment
+from hostagent.state.spool.losses import SpoolLosses, SpoolRecord
+from hostagent.state.spool.spooled import (
     BLOCK_FRAME,
     SPOOL_DIRECTORY,
     Place,
@@ -36,8 +37,7 @@ from hostagent.state.spooled import (
     encode_block,
     weigh,
 )
-from hostagent.state.survey import Segment, scan_segment
-from hostagent.state.tally import SpoolStats, Tally
+from hostagent.state.spool.tally import SpoolStats, Tally
 
 __all__ = ["Spool", "SpoolHeader", "SpoolStats", "SpooledBlock"]
 

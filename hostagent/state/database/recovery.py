@@ -19,7 +19,7 @@ from typing import NamedTuple
 from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
-from hostagent.state import schema
+from hostagent.state.database import schema
 from hostagent.state.faults import is_damage, look_fault, os_fault, sqlite_fault
 from hostagent.state.quarantine import Quarantine
 

@@ -12,14 +12,14 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from hostagent.clock import Clock
-from hostagent.tail.beneath import join
-from hostagent.tail.copies import Copies
-from hostagent.tail.openfiles import Opened
-from hostagent.tail.paths import Found
-from hostagent.tail.places import Place, Places
-from hostagent.tail.registry import Registry
+from hostagent.tail.files.copies import Copies
+from hostagent.tail.files.openfiles import Opened
+from hostagent.tail.files.registry import Registry
+from hostagent.tail.finding.beneath import join
+from hostagent.tail.finding.paths import Found
+from hostagent.tail.finding.places import Place, Places
 from hostagent.tail.tailer import Origin, TailedFile
-from hostagent.tail.watcher import Event, Kind
+from hostagent.tail.watching.watcher import Event, Kind
 
 RESCAN_SHARE = 200
 """A full scan runs at most once in RESCAN_SHARE times its own length: half a percent of one core."""

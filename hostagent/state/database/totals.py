@@ -10,8 +10,8 @@ import sqlite3
 from collections.abc import Collection
 from typing import NamedTuple
 
-from hostagent.state.ledger import UNKNOWN
-from hostagent.state.positions import Progress
+from hostagent.state.database.ledger import UNKNOWN
+from hostagent.state.database.positions import Progress
 from hostagent.state.reckoning import Account, reckon
 
 _ADD = (

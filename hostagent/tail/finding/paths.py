@@ -13,7 +13,7 @@ from errno import ENAMETOOLONG, ENOENT, ENOTDIR
 from typing import NamedTuple
 
 from hostagent.hookspecs import Notice
-from hostagent.tail.beneath import (
+from hostagent.tail.finding.beneath import (
     NotThereError,
     OpenError,
     as_open_error,
@@ -23,7 +23,7 @@ from hostagent.tail.beneath import (
     path_of,
     pseudo_filesystem,
 )
-from hostagent.tail.globs import (
+from hostagent.tail.finding.globs import (
     AnyDepth,
     Literal,
     Selection,

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from hostagent.hookspecs import Content, Tailer
-from hostagent.tail.beneath import beneath, open_beneath
-from hostagent.tail.contents import FileContent
-from hostagent.tail.identity import OpenFile, identify, same_file
+from hostagent.tail.files.contents import FileContent
+from hostagent.tail.files.identity import OpenFile, identify, same_file
+from hostagent.tail.finding.beneath import beneath, open_beneath
 from hostagent.tail.tailer import PLAIN, Origin, TailedFile
 
 # Database, sockets, inotify, spools and dead letters of a handful of outputs, and what comes and goes.

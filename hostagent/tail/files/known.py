@@ -15,10 +15,10 @@ from typing import NamedTuple
 from hostagent.hookspecs import Tailer
 from hostagent.model import FileId
 from hostagent.state.rows import FileRow, Position
-from hostagent.tail.beneath import beneath
-from hostagent.tail.identity import FINGERPRINT_BYTES, anchor_holds, fingerprint, same_file
-from hostagent.tail.lineage import Continuation, Lost, find_continuation
-from hostagent.tail.openfiles import Opened
+from hostagent.tail.files.identity import FINGERPRINT_BYTES, anchor_holds, fingerprint, same_file
+from hostagent.tail.files.lineage import Continuation, Lost, find_continuation
+from hostagent.tail.files.openfiles import Opened
+from hostagent.tail.finding.beneath import beneath
 from hostagent.tail.tailer import NO_ANCHOR, PLAIN, Origin, TailedFile
 
 MOST_CLOSED = 10_000

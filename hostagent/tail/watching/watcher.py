@@ -18,10 +18,10 @@ from inotify_simple import INotify, flags
 
 from hostagent.clock import Clock
 from hostagent.hookspecs import Notice
-from hostagent.tail.beneath import NotPermittedError, NotThereError, OpenError, beneath, open_directory
-from hostagent.tail.events import Event, Kind
-from hostagent.tail.identity import filesystem_of
-from hostagent.tail.poll import Poller
+from hostagent.tail.files.identity import filesystem_of
+from hostagent.tail.finding.beneath import NotPermittedError, NotThereError, OpenError, beneath, open_directory
+from hostagent.tail.watching.events import Event, Kind
+from hostagent.tail.watching.poll import Poller
 
 __all__ = ["Event", "Kind", "Watcher"]
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hostagent.errors import StateError
-from hostagent.state import frames
 from hostagent.state.faults import os_fault
-from hostagent.state.frames import Damage, Frame
 from hostagent.state.lock import LOCK_NAME
-from hostagent.state.marks import CURSOR_NAME, MANIFEST_NAME, Cursor, Manifest, Mark
+from hostagent.state.segments import frames
+from hostagent.state.segments.frames import Damage, Frame
+from hostagent.state.segments.marks import CURSOR_NAME, MANIFEST_NAME, Cursor, Manifest, Mark
 
 _NAME = re.compile(r"(\d{12})-([0-9a-f]{16})\.seg")
 

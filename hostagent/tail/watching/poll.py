@@ -11,8 +11,8 @@ import stat
 from typing import NamedTuple
 
 from hostagent.clock import Clock
-from hostagent.tail.beneath import OpenError, beneath, open_directory
-from hostagent.tail.events import Event, Kind
+from hostagent.tail.finding.beneath import OpenError, beneath, open_directory
+from hostagent.tail.watching.events import Event, Kind
 
 SHORTEST_INTERVAL_S = 0.25
 LONGEST_INTERVAL_S = 30.0

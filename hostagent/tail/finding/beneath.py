@@ -16,7 +16,7 @@ from errno import EACCES, EAGAIN, EINVAL, EIO, ELOOP, EMFILE, ENFILE, ENOENT, EN
 from functools import cache
 
 from hostagent.errors import HostagentError
-from hostagent.tail.identity import filesystem_of, kind_of
+from hostagent.tail.files.identity import filesystem_of, kind_of
 
 _OPENAT2 = 437  # the same number on every architecture
 _AT_FDCWD = -100

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import msgspec
 
 from hostagent.model import Block, Loss
-from hostagent.state import positions
-from hostagent.state.ledger import LossReason
+from hostagent.state.database import positions
+from hostagent.state.database.ledger import LossReason
 from hostagent.state.rows import InflightBlock, InflightPart, parts_of
-from hostagent.state.spooled import Place, SpoolHeader, losses_in, merge
+from hostagent.state.spool.spooled import Place, SpoolHeader, losses_in, merge
 
 _AT_A_TIME = 1000
 _NOWHERE = Place(2**62, 0)

@@ -1,0 +1,1 @@
+"""Which paths a target means and what stands there, without ever leaving the target's root."""

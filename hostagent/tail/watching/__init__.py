@@ -1,0 +1,1 @@
+"""What changes in directories: inotify, and polling where that says nothing."""
