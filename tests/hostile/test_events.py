@@ -24,6 +24,8 @@ def meanwhile(request: pytest.FixtureRequest, scene: Scene) -> Callable[[Callabl
         if how == "stopped":
             assert scene.agent.stop() == 0, scene.agent.tail()
         elif how == "killed":
+            # Else the kill may find a block in flight, and what is gone by the next start is told with it.
+            scene.wait(lambda: scene.output_status()["unacked_blocks"] == 0, "the positions to be committed")
             scene.kill()
         event()
         if how != "running":
@@ -40,8 +42,6 @@ def begin(scene: Scene, name: str = "app.log", count: int = 20) -> list[str]:
     append(scene.logs / name, *lines)
     scene.start()
     scene.expect(*lines)
-    # Else a kill finds the block in flight, and what is gone by then is told with it.
-    scene.wait(lambda: scene.output_status()["unacked_blocks"] == 0, "the position to be committed")
     return lines
 
 
