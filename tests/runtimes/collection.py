@@ -59,9 +59,9 @@ class Collection:
                     short[container_id[:12]] = len(messages) - len(came)
             return short
 
-        wait_for(
-            lambda: not lacking(),
-            "every record of every container",
-            timeout_s=timeout_s,
-            so_far=lambda: f"{sum(lacking().values())} lacking from {len(lacking())}: {lacking()}. {self.agent.tail()}",
-        )
+        def so_far() -> str:
+            short = lacking()
+            status = self.agent.call("status").stdout
+            return f"{sum(short.values())} lacking from {len(short)}: {short}. {self.agent.tail()}\nstatus: {status}"
+
+        wait_for(lambda: not lacking(), "every record of every container", timeout_s=timeout_s, so_far=so_far)
