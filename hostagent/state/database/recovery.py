@@ -29,6 +29,10 @@ SUBJECT = "checkpoint"
 BUSY_TIMEOUT_S = 2.0
 _HEADER_BYTES = 100
 _SQLITE_ERROR = 1
+_ID_JUMP = 1 << 32
+_FORGOTTEN_IDS = 1 << 48
+"""Where ids begin when all that was given are forgotten: at random, below what a JSON number holds exactly, and with
+room for millions of jumps."""
 # SQLITE_READONLY and SQLITE_CANTOPEN: its log has to be replayed before it can be read.
 _NEEDS_TO_WRITE = frozenset({8, 14})
 # Above this, check the structure only: index against table takes seconds per 100 MB.
@@ -143,7 +147,8 @@ def open_database(data_dir: Path, clock: Clock) -> Opened:
         elif damage := _damage_of(path):
             kept = _set_aside(path, Quarantine(data_dir, clock))
             notices.append(_notice(f"it was damaged ({damage}) and is now {kept}", _restore(data_dir, clock)))
-        first_file = _first_file_id(data_dir, clock)
+        used = _used_before(data_dir)
+        first_file = _FORGOTTEN_IDS + secrets.randbelow(_FORGOTTEN_IDS) if used else 1
         connection = _ready(path, first_file)
         meta = None if notices else _meta_of(connection)
         if meta is None:
@@ -156,7 +161,8 @@ def open_database(data_dir: Path, clock: Clock) -> Opened:
     except OSError as error:
         raise os_fault(path, "open it", error) from error
     # A power cut sets the database back by seconds: ids that it has forgotten may stand in the spool and in block ids.
-    return Opened(connection, notices, epoch, max(next_file, first_file))
+    # They lie somewhere behind the next one. Time would not tell where, for it may be set back, too.
+    return Opened(connection, notices, epoch, next_file + (secrets.randbelow(_ID_JUMP) if used else 0))
 
 
 def write_backup(data_dir: Path) -> None:
@@ -274,10 +280,9 @@ def _begin_epoch(connection: sqlite3.Connection, first_file: int) -> None:
     )
 
 
-def _first_file_id(data_dir: Path, clock: Clock) -> int:
-    """From where on to give ids to files: clear of those that were given before, by whatever is forgotten now."""
-    used_before = any(_exists(data_dir / name) for name in (DATABASE, BACKUP, "spool", "dead-letters", "quarantine"))
-    return clock.wall_ns() // 1_000_000_000 * 1024 if used_before else 1
+def _used_before(data_dir: Path) -> bool:
+    """Whether files may have been given ids here by whatever is forgotten now."""
+    return any(_exists(data_dir / name) for name in (DATABASE, BACKUP, "spool", "dead-letters", "quarantine"))
 
 
 def _with_companions(path: Path) -> list[Path]:
