@@ -94,3 +94,31 @@ def test_optional_libraries_are_not_imported_with_the_agent() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
+
+
+def types_first_seen_by_a_thread(source: str) -> list[int]:
+    """Lines inside functions that make msgspec look at a type: it crashes when two threads do that at once."""
+    lines = []
+    for function in ast.walk(ast.parse(source)):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        for node in ast.walk(function):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                typed = any(keyword.arg == "type" for keyword in node.keywords)
+                if node.func.attr == "Decoder" or (node.func.attr == "decode" and typed):
+                    lines.append(node.lineno)
+    return lines
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_decoders_are_made_at_import(path: Path) -> None:
+    """Those of the command line have a process of one thread."""
+    if path.is_relative_to(PACKAGE / "cli"):
+        return
+    assert types_first_seen_by_a_thread(path.read_text()) == []
+
+
+def test_a_decoder_made_in_a_function_is_noticed() -> None:
+    assert types_first_seen_by_a_thread("def f(data):\n    return msgspec.json.decode(data, type=int)\n") == [2]
+    assert types_first_seen_by_a_thread("def f():\n    return msgspec.json.Decoder(int)\n") == [2]
+    assert types_first_seen_by_a_thread("_INT = msgspec.json.Decoder(int)\n") == []

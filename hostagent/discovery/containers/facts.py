@@ -31,6 +31,9 @@ class _Told(msgspec.Struct, frozen=True):
     finished_at: str = ""
 
 
+_TOLD = msgspec.json.Decoder(_Told)
+
+
 class Facts:
     """One source's file of container ends. Used by the source's thread alone."""
 
@@ -129,10 +132,9 @@ def _told_in(path: Path) -> set[tuple[str, str]]:
         data = path.read_bytes()
     except OSError:
         return told
-    decoder = msgspec.json.Decoder(_Told)
     for line in data.splitlines():
         try:
-            one = decoder.decode(line)
+            one = _TOLD.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
         told.add((one.container_id, one.finished_at))

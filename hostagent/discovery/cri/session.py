@@ -61,8 +61,14 @@ class _Info(msgspec.Struct, frozen=True):
     spec: _Spec | None = msgspec.field(default=None, name="runtimeSpec")
 
 
+_INFO = msgspec.json.Decoder(_Info)
+
+
 class _RuntimeConfig(msgspec.Struct, frozen=True):
     state_dir: str = msgspec.field(default="", name="stateDir")
+
+
+_RUNTIME_CONFIG = msgspec.json.Decoder(_RuntimeConfig)
 
 
 class CriSession:
@@ -193,7 +199,7 @@ class CriSession:
     def _containerd_state_dir(self) -> str:
         """The state directory of containerd itself: the parent of its CRI plugin's."""
         try:
-            config = msgspec.json.decode(self._api.status_info().get("config", ""), type=_RuntimeConfig)
+            config = _RUNTIME_CONFIG.decode(self._api.status_info().get("config", ""))
         except (msgspec.DecodeError, UnsupportedError):
             return ""
         return os.path.dirname(config.state_dir) if config.state_dir.startswith("/") else ""
@@ -201,7 +207,7 @@ class CriSession:
 
 def _info_of(answer: cri.ContainerStatusResponse) -> _Info | None:
     try:
-        return msgspec.json.decode(answer.info.get("info", ""), type=_Info)
+        return _INFO.decode(answer.info.get("info", ""))
     except msgspec.DecodeError:
         return None
 

@@ -45,6 +45,10 @@ class Entry(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         return f"{_WHERE}: {shown(self.name)}"
 
 
+# Looked at here once: msgspec does that when a type is first used, and crashes when two threads do it at once.
+msgspec.json.Decoder(Entry)
+
+
 def entries_of(text: str) -> tuple[list[Entry], list[Problem]]:
     """The entries that can be read, and what is wrong with the others."""
     try:

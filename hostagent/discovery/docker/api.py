@@ -31,6 +31,13 @@ MAX_INSPECT_BYTES = 16 * 1024 * 1024
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 Answer = TypeVar("Answer")
 
+# Made at import: msgspec looks at a type when it is first used, and crashes when two threads do that at once.
+_VERSION = msgspec.json.Decoder(Version)
+_INFO = msgspec.json.Decoder(Info)
+_LIST = msgspec.json.Decoder(list[Listed])
+_INSPECTED = msgspec.json.Decoder(Inspected)
+_EVENT = msgspec.json.Decoder(EngineEvent)
+
 
 class DockerApi:
     """One engine. Calls may come from several threads."""
@@ -53,12 +60,12 @@ class DockerApi:
 
     def info(self) -> Info:
         """The engine's own settings."""
-        return self._decoded(self._get("/info", MAX_INSPECT_BYTES), Info, "/info")
+        return self._decoded(self._get("/info", MAX_INSPECT_BYTES), _INFO, "/info")
 
     def containers(self) -> list[Listed]:
         """Every container, running or not."""
         path = "/containers/json?all=1"
-        return self._decoded(self._get(path, MAX_LIST_BYTES), list[Listed], "the list of containers")
+        return self._decoded(self._get(path, MAX_LIST_BYTES), _LIST, "the list of containers")
 
     def inspect(self, container_id: str) -> Inspected | None:
         """One container's facts, None when there is no such container."""
@@ -75,7 +82,7 @@ class DockerApi:
         except TooLongError as error:
             raise ContainerFaultError(f"Docker's description is longer than {MAX_INSPECT_BYTES} bytes") from error
         try:
-            return msgspec.json.decode(data, type=Inspected)
+            return _INSPECTED.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise ContainerFaultError(f"Docker's description can't be read: {error}") from error
 
@@ -93,7 +100,7 @@ class DockerApi:
         return self._connections.get(self._prefix + path, max_bytes)
 
     def _version(self) -> Version:
-        return self._decoded(self._connections.get("/version", MAX_INSPECT_BYTES), Version, "/version")
+        return self._decoded(self._connections.get("/version", MAX_INSPECT_BYTES), _VERSION, "/version")
 
     def _negotiated(self, version: Version) -> tuple[int, int]:
         newest = _numbers(version.api_version)
@@ -106,9 +113,9 @@ class DockerApi:
         # An engine newer than all we know is asked in its oldest version: the fields we use have not changed in years.
         return max(min(newest, NEWEST_KNOWN), oldest)
 
-    def _decoded(self, data: bytes, kind: type[Answer], what: str) -> Answer:
+    def _decoded(self, data: bytes, decoder: msgspec.json.Decoder[Answer], what: str) -> Answer:
         try:
-            return msgspec.json.decode(data, type=kind)
+            return decoder.decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             text = f"Docker at {self._socket_path} answered {what} with something else: {error}"
             raise RuntimeFaultError(text, "check that this socket is Docker's") from error
@@ -123,10 +130,9 @@ class EngineEvents:
         self._socket_path = socket_path
 
     def __iter__(self) -> Iterator[EngineEvent]:
-        decoder = msgspec.json.Decoder(EngineEvent)
         try:
             while line := self._response.readline(MAX_EVENT_BYTES):
-                yield decoder.decode(line)
+                yield _EVENT.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RuntimeFaultError(
                 f"Docker at {self._socket_path} sent an event that can't be read: {error}"

@@ -37,6 +37,10 @@ class _Stored(msgspec.Struct, frozen=True, rename="pascal"):
     mount_points: dict[str, MountPoint] | None = None
 
 
+_STORED = msgspec.json.Decoder(_Stored)
+_HOST_CONFIG = msgspec.json.Decoder(HostConfig)
+
+
 def fresh_from_disk(host_root: str, docker_root: str, container_id: str) -> Inspected | None:
     """The facts of a container that has not been started yet; None where the files don't say."""
     if CONTAINER_ID.fullmatch(container_id) is None:
@@ -44,8 +48,8 @@ def fresh_from_disk(host_root: str, docker_root: str, container_id: str) -> Insp
     root = os.path.join(host_root, docker_root.lstrip("/"))
     directory = os.path.join(root, "containers", container_id)
     try:
-        stored = msgspec.json.decode(_content(f"{directory}/config.v2.json"), type=_Stored)
-        host_config = msgspec.json.decode(_content(f"{directory}/hostconfig.json"), type=HostConfig)
+        stored = _STORED.decode(_content(f"{directory}/config.v2.json"))
+        host_config = _HOST_CONFIG.decode(_content(f"{directory}/hostconfig.json"))
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     if stored.id != container_id:
