@@ -142,7 +142,7 @@ class Daemon:
         self.network.start()
         try:
             self._keep_watch(reader)
-        except Exception as error:
+        except Exception as error:  # a thread's top: the others are stopped in order, and what is cut is delivered
             self._failure = f"{type(error).__name__}: {error}"
             log.exception("unexpected error in the main thread; the agent ends, a restart goes on where it was")
         self._end(reader)
@@ -188,7 +188,7 @@ class Daemon:
     def _read(self, once: bool) -> None:
         try:
             self._read_until_stop(once)
-        except Exception as error:
+        except Exception as error:  # a thread's top: the main thread is told, and ends the others in order
             self._failure = f"{type(error).__name__}: {error}"
             log.exception("unexpected error in the reader; the agent ends, a restart goes on where it was")
         finally:

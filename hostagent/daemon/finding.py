@@ -103,7 +103,7 @@ class Finding:
 
         try:
             search.discovery.run(publish, search.stop)
-        except Exception as error:
+        except Exception as error:  # a thread's top, and a plugin's code: one source must not end the others
             message = f"its discovery ended with {type(error).__name__}: {error}; nothing new is found for it"
             self._refused[search.source] = Notice(f"source {search.source}", message, "see the log; restart the agent")
             log.exception("source %s: %s", search.source, message)

@@ -181,7 +181,7 @@ class Sender:
                 break
             except Stopped:
                 break
-            except Exception as error:
+            except Exception as error:  # a thread's top, and a plugin's output: its blocks wait and are tried again
                 self._counters.crashes += 1
                 message = f"unexpected {type(error).__name__} while sending, will try again: {error}"
                 self.failed(message)
@@ -292,5 +292,5 @@ class Sender:
         self._condition.enter("stopped")
         try:
             self._output.close()
-        except Exception:
+        except Exception:  # a plugin's code, at the end of its thread: nothing is left that could go wrong by it
             log.exception("output %s: closing failed", self._name)

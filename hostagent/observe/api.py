@@ -133,7 +133,7 @@ class Api:
         while not self._stopping:
             try:
                 self._turn()
-            except Exception:
+            except Exception:  # a thread's top: one caller's connection must not end the API for all
                 log.exception("the local API had an unexpected error and goes on")
                 self._pause()
         for connection in list(self._connections.values()):

@@ -6,7 +6,6 @@ an old file is over is decided by `ending`. The reader's thread alone.
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple
 
 from hostagent.clock import Clock
@@ -14,8 +13,6 @@ from hostagent.model import Range
 from hostagent.tail.feed import Feed
 from hostagent.tail.files.registry import Registry
 from hostagent.tail.tailer import Cursor, Fetched, RewrittenError, TailedFile
-
-log = logging.getLogger(__name__)
 
 EXTRA_S = 0.5
 """How much longer than an old file's grace the new one waits: its end is looked for once more in this time."""
@@ -59,9 +56,8 @@ class Joins:
             return self._join_open(old, new)
         except (RewrittenError, OSError):
             return True  # each file's own turn meets it again and knows what to do
-        except Exception as error:
-            log.exception("%s: unexpected error while processing its end; it is no longer read", old.path)
-            self._registry.suspend(old, error)
+        except Exception as error:  # noqa: BLE001 - the chain runs plugins' code, as in a turn
+            self._registry.refused.suspend(old, error)
             return False
 
     def _join_open(self, old: TailedFile, new: TailedFile) -> bool:

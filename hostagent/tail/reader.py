@@ -109,7 +109,7 @@ class Reader:
         def answer() -> None:
             try:
                 answers.append(question())
-            except Exception as error:
+            except Exception as error:  # raised again in the asker's thread, which may be any; the reader goes on
                 log.debug("a question failed: %s", error, exc_info=True)
                 failures.append(error)
             answered.set()

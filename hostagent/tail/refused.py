@@ -1,25 +1,30 @@
-"""Paths that can't be read as logs, with the reason, for as long as that is so.
+"""What can't be read as a log, with the reason, for as long as that is so: paths, and files that the chain trips over.
 
-The registry notes here what it can't open or read; `status` shows it once per path. Owns how much of it is kept:
-whoever may create files can create a million that are no logs.
+The registry notes here what it can't open or read, turns what could not be processed; `status` shows it once per path.
+Owns how much of it is kept: whoever may create files can create a million that are no logs.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Container
 
 from hostagent.hookspecs import Notice
 from hostagent.tail.finding.beneath import OpenError
+from hostagent.tail.tailer import TailedFile
+
+log = logging.getLogger(__name__)
 
 MOST_PATHS = 1000
 RETRIED = "it is tried again with every scan"
 
 
 class Refused:
-    """The paths, each with its notice. The reader's thread alone."""
+    """The paths and files, each with its notice. The reader's thread alone."""
 
     def __init__(self) -> None:
         self._notices: dict[str, Notice] = {}
+        self._suspended: dict[TailedFile, Notice] = {}
         self._more = False
 
     def __contains__(self, path: str) -> bool:
@@ -51,9 +56,21 @@ class Refused:
                 del self._notices[path]
         self._more = self._more and len(self._notices) >= MOST_PATHS
 
+    def suspend(self, tailed: TailedFile, error: Exception) -> None:
+        """Stop reading a file whose bytes made the chain fail in a way nobody foresaw."""
+        tailed.suspended = True
+        log.error("%s: unexpected error while processing; the file is no longer read", tailed.path, exc_info=error)
+        message = f"is no longer read: {type(error).__name__} while processing the bytes from {tailed.tail} on: {error}"
+        hint = "nothing is lost, its position stays; this is a fault of the agent or a plugin, please report it"
+        self._suspended[tailed] = Notice(tailed.path, message, hint)
+
+    def forget(self, tailed: TailedFile) -> None:
+        """The file is over."""
+        self._suspended.pop(tailed, None)
+
     def notices(self) -> list[Notice]:
         """All of them; past the bound one that says so."""
         notices = list(self._notices.values())
         if self._more:
             notices.append(Notice("files", "more paths can't be read than are listed here", "narrow the includes"))
-        return notices
+        return [*notices, *(known for tailed, known in self._suspended.items() if tailed.suspended)]

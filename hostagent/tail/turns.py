@@ -7,7 +7,6 @@ means is decided by `ending`, what the bytes mean by the chain behind `feed`. Th
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Sequence
 
@@ -19,8 +18,6 @@ from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.places import Places
 from hostagent.tail.ports import Lane
 from hostagent.tail.tailer import Cursor, RewrittenError, TailedFile
-
-log = logging.getLogger(__name__)
 
 ROUND_S = 0.05
 """A round of reading ends after this long even if more is there: new files must be opened soon."""
@@ -144,10 +141,8 @@ class Turns:
         except OSError as error:
             self._registry.unreadable(tailed, error)
             return busy
-        except Exception as error:
-            # The chain runs plugins' code on hostile bytes. What it trips over must stop this file only.
-            log.exception("%s: unexpected error while processing; the file is no longer read", tailed.path)
-            self._registry.suspend(tailed, error)
+        except Exception as error:  # noqa: BLE001 - plugins' code runs on hostile bytes: it stops this file, no other
+            self._registry.refused.suspend(tailed, error)
             return busy
         tailed.unread = more or left
         if busy:
@@ -177,9 +172,8 @@ class Turns:
             tailed.merge()
         except (RewrittenError, OSError):
             pass  # the turn that follows meets it again and knows what to do
-        except Exception as error:
-            log.exception("%s: unexpected error while processing; the file is no longer read", tailed.path)
-            self._registry.suspend(tailed, error)
+        except Exception as error:  # noqa: BLE001 - the chain runs plugins' code, as in a turn
+            self._registry.refused.suspend(tailed, error)
         self.make_ready(tailed)
 
     def _able(self, tailed: TailedFile, cursor: Cursor) -> Cursor | None:

@@ -45,7 +45,6 @@ class Registry:
         self._clock = clock
         self._stale: set[str] = set()
         self.refused = Refused()
-        self._suspended: dict[TailedFile, Notice] = {}
 
     # -- opening -------------------------------------------------------------------------------------------------
 
@@ -111,13 +110,6 @@ class Registry:
     def unreadable(self, tailed: TailedFile, error: OSError) -> None:
         """Note that a file can't be read now; the next scan tries again."""
         self.refused.add_error(tailed.path, error)
-
-    def suspend(self, tailed: TailedFile, error: Exception) -> None:
-        """Stop reading a file whose bytes made the chain fail in a way nobody foresaw."""
-        tailed.suspended = True
-        message = f"is no longer read: {type(error).__name__} while processing the bytes from {tailed.tail} on: {error}"
-        hint = "nothing is lost, its position stays; this is a fault of the agent or a plugin, please report it"
-        self._suspended[tailed] = Notice(tailed.path, message, hint)
 
     # -- beginning -----------------------------------------------------------------------------------------------
 
@@ -325,7 +317,7 @@ class Registry:
         self.files.release(tailed)
         self.ended.pop(tailed, None)
         self.followed.pop(tailed, None)
-        self._suspended.pop(tailed, None)
+        self.refused.forget(tailed)
         if self.by_identity.get(tailed.identity) is tailed:
             del self.by_identity[tailed.identity]
         for path in tailed.paths:
@@ -344,5 +336,4 @@ class Registry:
 
     def notices(self) -> list[Notice]:
         """Files that can't be read, and why."""
-        suspended = [notice for tailed, notice in self._suspended.items() if tailed.suspended and not tailed.closed]
-        return [*self.refused.notices(), *suspended]
+        return self.refused.notices()
