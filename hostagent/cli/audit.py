@@ -17,7 +17,7 @@ from hostagent.errors import EXIT_FAILURE, EXIT_OK, HostagentError
 from hostagent.observe.report import FileReport, FilesReport
 
 if TYPE_CHECKING:
-    from hostagent.daemon.audit import AuditReport
+    from hostagent.daemon.audit.report import AuditReport
     from hostagent.state.reckoning import Account
 
 MAX_FILES = 1_000_000
@@ -47,7 +47,7 @@ def audit(
     For each source and output: bytes written, and where they are now. Exit code 1 if one can't be accounted for.
     """
     from hostagent.clock import Clock
-    from hostagent.daemon.audit import audit as do_audit
+    from hostagent.daemon.audit.audit import audit as do_audit
     from hostagent.hookspecs import Wiring
     from hostagent.plugins import build_plugin_manager, collect_parts
 

@@ -109,25 +109,8 @@ class Daemon:
         self.requests = Requests(config.data_dir, assembly.dead_letters, lambda: assembly.lanes)
         self.health = self._checks()
         self.notifier = Notifier(clock)
-        reports = Reports(
-            config=lambda: assembly.config,
-            config_path=config_path,
-            host=assembly.host,
-            clock=clock,
-            health=self.health,
-            reader=self.reader,
-            registry=self.registry,
-            places=places,
-            feed=feed,
-            checkpoint=self.checkpoint,
-            dead_letters=assembly.dead_letters,
-            lanes=self._lanes,
-            notices=self._notices,
-            explain=self.finding.explain,
-        )
         self.network = NetworkWatch(self._try_now, clock)
-        addresses = [parse_listen(text) for text in config.api.listen]
-        self.api = Api(addresses, reports.routes(), clock, tcp_serves_all=config.api.tcp_serves_all)
+        self.api = self._build_api(config_path, places, feed)
 
     def run(self, *, once: bool) -> int:
         """Start every stage, keep watch until the end, stop them in the order in which a line travels."""
@@ -233,6 +216,27 @@ class Daemon:
         letters = self._assembly.dead_letters.notices()
         found = self.finding.notices()
         return [*config, *self.reloading.notices(), *found, *self.requests.notices(), *outputs, *letters]
+
+    def _build_api(self, config_path: Path, places: Places, feed: Feed) -> Api:
+        reports = Reports(
+            config=lambda: self._assembly.config,
+            config_path=config_path,
+            host=self._assembly.host,
+            clock=self._clock,
+            health=self.health,
+            reader=self.reader,
+            registry=self.registry,
+            places=places,
+            feed=feed,
+            checkpoint=self.checkpoint,
+            dead_letters=self._assembly.dead_letters,
+            lanes=self._lanes,
+            notices=self._notices,
+            explain=self.finding.explain,
+        )
+        api = self._assembly.config.api
+        addresses = [parse_listen(text) for text in api.listen]
+        return Api(addresses, reports.routes(), self._clock, tcp_serves_all=api.tcp_serves_all)
 
     def _checks(self) -> Health:
         health = Health()
