@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from hostagent.config.listen import TcpAddress, UnixAddress, parse_listen
-from hostagent.config.load import read_api
+from hostagent.config.single import read_api
 from hostagent.errors import HostagentError
 
 TIMEOUT_S = 10.0

@@ -73,7 +73,7 @@ def wait_option() -> Decorator:
 
 def find_data_dir(config_path: str, override: str | None) -> Path:
     """Where the state lies; it is found even while the rest of the configuration is broken."""
-    from hostagent.config.load import read_data_dir
+    from hostagent.config.single import read_data_dir
 
     if override is not None:
         data_dir, said = Path(override), "--data-dir"

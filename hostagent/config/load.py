@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from hostagent.config.checks import check_data_dir, check_files
-from hostagent.config.model import ApiConfig, Config, OutputConfig, PartConfig, SourceConfig
+from hostagent.config.model import Config, OutputConfig, PartConfig, SourceConfig
 from hostagent.config.nodes import ListNode, MapNode, Node, Place, Problems, ScalarNode, node_of, read_nodes
 from hostagent.config.options import INVALID, options_of, read_option, read_struct
 from hostagent.config.parts import Parts
@@ -29,7 +29,6 @@ Built = TypeVar("Built")
 Verify = Callable[[Config], Iterable[ConfigProblem]]
 Scan = Callable[[Iterable[str], Iterable[str]], Iterable[str]]
 
-DEFAULT_PATH = "/etc/hostagent/hostagent.yaml"
 DEFAULT_DATA_DIR = Path("/var/lib/hostagent")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
 # Read with the parts at hand; every other option of a source or output is read by its type alone.
@@ -51,7 +50,7 @@ def load_config(
     """
     problems = Problems()
     loader = _Loader(str(path), parts, problems)
-    for file in [str(path), *_conf_d(str(path))]:
+    for file in config_files(path):
         loader.take(read_nodes(file, environment, problems), file)
     config = loader.config(scan)
     if config is not None and verify is not None:
@@ -61,28 +60,11 @@ def load_config(
     return config
 
 
-def read_api(path: str | Path, environment: Mapping[str, str] = os.environ) -> ApiConfig:
-    """The `api` section alone, whatever is wrong elsewhere: `status` must work while the configuration is broken."""
-    ignored = Problems()
-    for file in [str(path), *_conf_d(str(path))]:
-        root = read_nodes(file, environment, ignored)
-        if isinstance(root, MapNode) and "api" in root.items:
-            section = read_struct(ApiConfig, root.items["api"][1], ignored)
-            if isinstance(section, ApiConfig):
-                return section
-    return ApiConfig()
-
-
-def read_data_dir(path: str | Path, environment: Mapping[str, str] = os.environ) -> Path:
-    """`data_dir` alone, whatever is wrong elsewhere: state can be looked at while the configuration is broken."""
-    ignored = Problems()
-    for file in [str(path), *_conf_d(str(path))]:
-        root = read_nodes(file, environment, ignored)
-        if isinstance(root, MapNode) and "data_dir" in root.items:
-            node = root.items["data_dir"][1]
-            if isinstance(node, ScalarNode):
-                return Path(node.text)
-    return DEFAULT_DATA_DIR
+def config_files(path: str | Path) -> list[str]:
+    """The file, and those of `conf.d` beside it in the order of their names."""
+    folder = os.path.join(os.path.dirname(os.path.abspath(path)), "conf.d")
+    names = [name for ending in ("yaml", "yml", "json") for name in glob.glob(f"*.{ending}", root_dir=folder)]
+    return [str(path), *(os.path.join(folder, name) for name in sorted(names))]
 
 
 def read_part(kind: str, value: object, components: Mapping[str, Component[Any]], where: str) -> PartConfig:
@@ -101,12 +83,6 @@ def read_section(struct: type[msgspec.Struct], value: object, where: str) -> Any
     if section is INVALID:
         raise ConfigError(problems.found)
     return section
-
-
-def _conf_d(path: str) -> list[str]:
-    folder = os.path.join(os.path.dirname(os.path.abspath(path)), "conf.d")
-    names = [name for ending in ("yaml", "yml", "json") for name in glob.glob(f"*.{ending}", root_dir=folder)]
-    return [os.path.join(folder, name) for name in sorted(names)]
 
 
 class _Named(NamedTuple):

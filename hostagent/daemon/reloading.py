@@ -6,12 +6,12 @@ connections; a changed output delivers or leaves behind what it had, and its suc
 
 from __future__ import annotations
 
-import glob
 import logging
 import os
 from pathlib import Path
 
 from hostagent.clock import Clock
+from hostagent.config.load import config_files
 from hostagent.config.parts import Parts
 from hostagent.config.reload import Reload, compare
 from hostagent.daemon.finding import Finding
@@ -134,9 +134,8 @@ class Reloading:
                 self._finding.refresh(self._assembly, name)
 
     def _look(self) -> tuple[tuple[str, int, int, int], ...]:
-        names = [str(self._path), *sorted(glob.glob(os.path.join(self._path.absolute().parent, "conf.d", "*")))]
         seen = []
-        for name in names:
+        for name in config_files(self._path):
             try:
                 status = os.stat(name)
             except OSError:

@@ -30,7 +30,7 @@ from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.dead_letters import DeadLetters
 from hostagent.tail.finding.paths import compile_selection, scan
 from hostagent.tail.finding.places import Place
-from hostagent.tail.tailer import Origin, Policy
+from hostagent.tail.origin import Origin, Policy
 
 
 class Callbacks(NamedTuple):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from hostagent.hookspecs import Content
-from hostagent.model import FileId, Fingerprint, Scalar, Target
+from hostagent.model import FileId, Fingerprint, Scalar
 from hostagent.state.rows import FileRow, Position
 from hostagent.tail.files.identity import (
     ANCHOR_BYTES,
@@ -27,7 +27,8 @@ from hostagent.tail.files.identity import (
 )
 from hostagent.tail.finding.beneath import beneath
 from hostagent.tail.finding.paths import join
-from hostagent.tail.ports import Chain, Lane
+from hostagent.tail.origin import Origin
+from hostagent.tail.ports import Lane
 
 NO_ANCHOR = anchor_of(b"")
 PLAIN = "file"
@@ -35,30 +36,6 @@ PLAIN = "file"
 
 class RewrittenError(Exception):
     """The bytes before the position are not the ones that were read: truncated, or truncated and grown again."""
-
-
-class Policy(NamedTuple):
-    """What a source says about reading its files, beside the chain."""
-
-    start_at: str
-    flush_partial_after_s: float | None
-    close_grace_s: float
-    drop_page_cache: bool
-
-
-class Origin:
-    """A target with everything that was built for it once: chain, lanes, its records' constants. Its files share it."""
-
-    __slots__ = ("chain", "constants", "lanes", "policy", "target")
-
-    def __init__(
-        self, target: Target, chain: Chain, lanes: tuple[Lane, ...], constants: Mapping[str, Scalar], policy: Policy
-    ) -> None:
-        self.target = target
-        self.chain = chain
-        self.lanes = lanes
-        self.constants = constants
-        self.policy = policy
 
 
 class Cursor:

@@ -11,8 +11,9 @@ from hostagent.model import FileId, Target
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.tail.files.filerows import FileRows
 from hostagent.tail.files.known import KnownRows
+from hostagent.tail.origin import Origin, Policy
 from hostagent.tail.ports import Chain
-from hostagent.tail.tailer import Origin, Policy, TailedFile
+from hostagent.tail.tailer import TailedFile
 
 NO_CHAIN = cast("Chain", None)
 

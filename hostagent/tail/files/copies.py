@@ -16,7 +16,8 @@ from hostagent.hookspecs import Notice
 from hostagent.tail.files.identity import FINGERPRINT_BYTES, begins_as
 from hostagent.tail.files.openfiles import Opened
 from hostagent.tail.files.registry import Registry
-from hostagent.tail.tailer import Origin, TailedFile
+from hostagent.tail.origin import Origin
+from hostagent.tail.tailer import TailedFile
 
 PATIENCE_S = 10.0
 """How long after it was last seen growing towards its original a copy may wait for the truncate."""

@@ -19,7 +19,8 @@ from hostagent.tail.files.identity import FINGERPRINT_BYTES, anchor_holds, finge
 from hostagent.tail.files.lineage import Continuation, Lost, find_continuation
 from hostagent.tail.files.openfiles import Opened
 from hostagent.tail.finding.beneath import beneath
-from hostagent.tail.tailer import NO_ANCHOR, PLAIN, Origin, TailedFile
+from hostagent.tail.origin import Origin
+from hostagent.tail.tailer import NO_ANCHOR, PLAIN, TailedFile
 
 MOST_CLOSED = 10_000
 """Rows of files that were closed: so many are remembered, a few hundred bytes each, in case one comes back."""

@@ -16,7 +16,8 @@ from hostagent.hookspecs import Content, Tailer
 from hostagent.tail.files.contents import FileContent
 from hostagent.tail.files.identity import OpenFile, identify, same_file
 from hostagent.tail.finding.beneath import beneath, open_beneath
-from hostagent.tail.tailer import PLAIN, Origin, TailedFile
+from hostagent.tail.origin import Origin
+from hostagent.tail.tailer import PLAIN, TailedFile
 
 # Database, sockets, inotify, spools and dead letters of a handful of outputs, and what comes and goes.
 _OWN = 64

@@ -24,9 +24,10 @@ from hostagent.tail.files.known import KnownRows, from_row
 from hostagent.tail.files.lineage import Continuation, How, Lost, find_continuation
 from hostagent.tail.files.openfiles import Opened, OpenFiles
 from hostagent.tail.finding.beneath import NotThereError, beneath, join, path_of
+from hostagent.tail.origin import Origin
 from hostagent.tail.ports import Lane
 from hostagent.tail.refused import Refused
-from hostagent.tail.tailer import PLAIN, Origin, TailedFile
+from hostagent.tail.tailer import PLAIN, TailedFile
 
 
 class Registry:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from hostagent.hookspecs import Notice
 from hostagent.tail.finding.beneath import beneath, join
 from hostagent.tail.finding.paths import Found, Limits, Selection, scan
-from hostagent.tail.tailer import Origin
+from hostagent.tail.origin import Origin
 from hostagent.tail.watching.watcher import Watcher
 
 # Whoever owns a container can fill it with a million names. What one of them may cost everybody, in the reader's time

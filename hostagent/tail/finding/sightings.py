@@ -18,7 +18,8 @@ from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.beneath import join
 from hostagent.tail.finding.paths import Found
 from hostagent.tail.finding.places import Place, Places
-from hostagent.tail.tailer import Origin, TailedFile
+from hostagent.tail.origin import Origin
+from hostagent.tail.tailer import TailedFile
 from hostagent.tail.watching.watcher import Event, Kind
 
 RESCAN_SHARE = 200
