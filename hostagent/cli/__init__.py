@@ -1,7 +1,8 @@
 """What a person types: one small module per group of commands.
 
 Stands above the daemon and owns words, exit codes and printing. Heavy imports stay inside the command that needs
-them, so that `hostagent status` costs little; nothing here writes to a log file or the state.
+them, so that `hostagent status` costs little; nothing here writes to a log file, nor to the state more
+than requests to the agent.
 """
 
 from __future__ import annotations
@@ -46,6 +47,16 @@ class Commands(click.Group):
         self._add_plugins()
         return self.commands.get(cmd_name)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if not ctx.resilient_parsing and not name.startswith("-") and self.get_command(ctx, name) is None:
+            from hostagent.config.words import unknown
+
+            ctx.fail(f"there is no command {name!r}: {unknown(name, self.list_commands(ctx))}")
+        return super().resolve_command(ctx, args)
+
     def _add_plugins(self) -> None:
         """Ask the plugins for their commands; only done when a command is none of ours, for loading them costs time."""
         from hostagent.plugins import add_commands, build_plugin_manager
@@ -72,6 +83,8 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 def main() -> None:
     """Find the logs on this machine and get every line to a backend.
+
+    Begin with `check`, then `run`; `status` says how a running agent is, and `COMMAND --help` what a command does.
 
     Exit codes: 0 all well, 1 failed, 2 wrong usage or an invalid configuration.
     """

@@ -29,7 +29,7 @@ HEADINGS = ("written>", "delivered>", "spooled>", "dead letters>", "lost>", "ski
 @data_dir_option()
 @api_option()
 @json_option()
-@click.option("--source", help="Only this source.")
+@click.option("--source", metavar="NAME", help="Only this source.")
 @click.option("--files", "each_file", is_flag=True, help="Every file that is not forgotten yet, too.")
 @click.pass_context
 def audit(

@@ -66,7 +66,7 @@ def ask(address: UnixAddress | TcpAddress, path: str, query: Mapping[str, str], 
         response = connection.getresponse()
         body = response.read(MAX_ANSWER_BYTES)
     except (FileNotFoundError, ConnectionRefusedError) as error:
-        hint = "start one with `hostagent run` or `systemctl start hostagent`"
+        hint = "start one with `hostagent run`, or name its configuration with -c, or its socket with --api"
         raise NobodyAnswersError(f"no running agent answers at {address} ({error.strerror}): {hint}") from error
     except PermissionError as error:
         hint = "use sudo, or join the group that owns the socket"

@@ -18,9 +18,11 @@ MAX_FILES = 1_000_000
 @config_option()
 @api_option()
 @json_option()
-@click.option("--source", help="Only files of this source.")
+@click.option("--source", metavar="NAME", help="Only files of this source.")
 @click.option("--behind", is_flag=True, help="Only files with bytes that an output has not acked.")
-@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="Show so many at most.")
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), default=1000, show_default=True, help="Show so many at most."
+)
 def files(
     *, config_path: str, address: str | None, as_json: bool, source: str | None, behind: bool, limit: int
 ) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def dead_letters() -> None:
-    """Look at what was refused.
+    """Look at what backends refused for good, and send it again.
 
     An entry holds the records of one request that its backend refused for good.
     """
@@ -68,7 +68,8 @@ def cat(
 ) -> None:
     """Print the records of some entries, or of all.
 
-    As they were sent, one after the other. With --json one object a record, with the entry and the reason.
+    ENTRY is an id as `ls` lists it. Records are printed as they were sent, one after the other. With --json one object
+    a record, with the entry and the reason.
     """
     from hostagent.state.letters import read_records
 
@@ -114,8 +115,8 @@ def requeue(
 ) -> None:
     """Have entries sent again.
 
-    By the running agent, or by the next one. What the backend takes is taken off the list; what it refuses again
-    comes back as a new entry. Exit code 1 if an entry could not be sent.
+    ENTRY is an id as `ls` lists it. The running agent sends them, or the next one. What the backend takes is taken off
+    the list; what it refuses again comes back as a new entry. Exit code 1 if an entry could not be sent.
     """
     from hostagent.cli.asking import hand_in
     from hostagent.state.letters import again_id

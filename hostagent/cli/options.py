@@ -28,6 +28,7 @@ def config_option() -> Decorator:
         type=click.Path(),
         default=DEFAULT_CONFIG,
         envvar="HOSTAGENT_CONFIG",
+        show_envvar=True,
         show_default=True,
         help="The configuration file; conf.d/*.yaml beside it is read, too.",
     )

@@ -15,7 +15,11 @@ from hostagent.cli.options import config_option
 
 @click.command()
 @config_option()
-@click.option("--once", is_flag=True, help="Read what is there to its end, deliver it, and exit 0.")
+@click.option(
+    "--once",
+    is_flag=True,
+    help="Read what is there to its end, deliver it, and exit 0. Waits for an output that is down.",
+)
 @click.pass_context
 def run(ctx: click.Context, config_path: str, once: bool) -> None:
     """Run the agent in the foreground.

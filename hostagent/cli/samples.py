@@ -26,7 +26,9 @@ MAX_SAMPLE_BYTES = 64 * 1024 * 1024
 @click.argument("file", type=click.Path(exists=True, allow_dash=True, dir_okay=False), default="-")
 @config_option()
 @click.option(
-    "--source", help="The source whose format, multiline, parse and processors apply; may be left out if there is one."
+    "--source",
+    metavar="NAME",
+    help="The source whose format, multiline, parse and processors apply; may be left out if there is one.",
 )
 @json_option()
 @click.pass_context

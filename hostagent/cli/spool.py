@@ -39,7 +39,7 @@ class SpoolSummary(msgspec.Struct, frozen=True):
 
 @click.group()
 def spool() -> None:
-    """Look into the spool.
+    """Look at what waits on disk for its output, and send it again.
 
     PLACE is the name of an output, or the path of a segment file (one from quarantine, say).
     """
@@ -51,9 +51,9 @@ def spool() -> None:
 @data_dir_option()
 @json_option()
 def ls(places: tuple[str, ...], config_path: str, data_dir: str | None, as_json: bool) -> None:
-    """List what waits.
+    """List what waits: every output in one line, or every block of a PLACE.
 
-    Without a PLACE every output in one line, with one every block.
+    PLACE is the name of an output, or the path of a segment file.
     """
     from hostagent.state.spool.reading import list_blocks
 
@@ -81,8 +81,9 @@ def cat(
 ) -> None:
     """Print the records of one block, or of all.
 
-    As they would be sent, decompressed. With --json one object a block, with what is known of it. Damaged blocks are
-    named on stderr and make the exit code 1.
+    PLACE is the name of an output, or the path of a segment file; BLOCK the id of a block, as `ls PLACE` lists it.
+    Records are printed as they would be sent, decompressed. With --json one object a block, with what is known of it.
+    Damaged blocks are named on stderr and make the exit code 1.
     """
     from hostagent.deliver.compress import decompress
     from hostagent.errors import StateError
@@ -122,9 +123,10 @@ def cat(
 @json_option()
 @click.pass_context
 def verify(ctx: click.Context, places: tuple[str, ...], config_path: str, data_dir: str | None, as_json: bool) -> None:
-    """Check every checksum.
+    """Check every checksum, of all spools or of each PLACE.
 
-    Names the parts that are damaged and the segments that are missing. Exit code 1 if there are any.
+    PLACE is the name of an output, or the path of a segment file. Names the parts that are damaged and the segments
+    that are missing. Exit code 1 if there are any.
     """
     from hostagent.state.spool.reading import list_blocks, strange_in
 
@@ -152,7 +154,7 @@ def verify(ctx: click.Context, places: tuple[str, ...], config_path: str, data_d
 @config_option()
 @data_dir_option()
 @json_option()
-@click.option("--output", help="Send to this output instead of the one the blocks were for.")
+@click.option("--output", metavar="NAME", help="Send to this output instead of the one the blocks were for.")
 @wait_option()
 @click.pass_context
 def replay(
@@ -167,7 +169,7 @@ def replay(
 ) -> None:
     """Have the whole blocks of a segment file sent again.
 
-    By the running agent, or by the next one, under the ids they had. Damaged blocks are named, and make the exit
+    The running agent sends them, or the next one, under the ids they had. Damaged blocks are named, and make the exit
     code 1.
     """
     from hostagent.cli.asking import hand_in

@@ -27,7 +27,7 @@ MAX_FILES = 1000
 @click.argument("source")
 @config_option()
 @api_option()
-@click.option("--count", type=click.IntRange(min=1), help="Stop after so many records.")
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="Stop after so many records.")
 def tap(*, source: str, config_path: str, address: str | None, count: int | None) -> None:
     """Print records while they are written, until Ctrl-C.
 

@@ -66,7 +66,7 @@ class Rates(msgspec.Struct, frozen=True):
     metavar="SECONDS",
     help="How often to look.",
 )
-@click.option("--count", type=click.IntRange(min=1), help="Stop after so many looks.")
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="Stop after so many looks.")
 def top(*, config_path: str, address: str | None, as_json: bool, interval_s: float, count: int | None) -> None:
     """Show live rates until Ctrl-C.
 

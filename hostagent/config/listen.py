@@ -42,5 +42,5 @@ def parse_listen(text: str) -> UnixAddress | TcpAddress:
         return UnixAddress(path)
     host, colon, port = text.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"expected unix:/path or host:port, found {text!r}")
+        raise ValueError(f"expected unix:/path or host:port, such as 127.0.0.1:9600, found {text!r}")
     return TcpAddress(host.removeprefix("[").removesuffix("]") or "127.0.0.1", int(port))

@@ -329,6 +329,8 @@ def _component(
     if isinstance(name, str) and name in components:
         return name, components[name]
     hint = unknown(name, components) if isinstance(name, str) else f"known: {_listed(components)}"
+    if kind in ("framing", "parser", "processor") and isinstance(name, str) and (option := parts.option_for(name)):
+        hint = f"`{name}` goes under `{option}`; known here: {_listed(components)}"
     broken = "".join(f"; the plugin {one.name} ({one.package}) did not load: {one.reason}" for one in parts.broken)
     found = f"unknown {kind} type `{name}`" if isinstance(name, str) else f"expected a name, found {describe(value)}"
     problems.add(value.place, found, hint + broken)

@@ -107,7 +107,9 @@ def read_nodes(path: str, environment: Mapping[str, str], problems: Problems) ->
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(path, mark.line + 1, mark.column + 1) if mark else Place(path)
-        problems.add(place, f"not valid YAML: {error.problem or error.context}", _syntax_hint(text, place))
+        where = f", {error.context} that begins at line {error.context_mark.line + 1}" if error.context_mark else ""
+        hint = _syntax_hint(text, place, error.problem or "")
+        problems.add(place, f"not valid YAML: {error.problem or error.context}{where}", hint)
         return None
     except yaml.YAMLError as error:
         problems.add(Place(path), f"not valid YAML: {error}")
@@ -134,7 +136,10 @@ def _read_text(path: str, problems: Problems) -> str | None:
         with open(fd, "rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        problems.add(Place(path), f"can't read the file: {error.strerror}", "name another with -c/--config")
+        hint = "name another with -c/--config"
+        if isinstance(error, PermissionError):
+            hint = f"user {os.geteuid()} may not: use sudo, or the agent's user"
+        problems.add(Place(path), f"can't read the file: {error.strerror}", hint)
         return None
     if len(data) > MAX_FILE_BYTES:
         problems.add(Place(path), f"the file is larger than {MAX_FILE_BYTES // 1024 // 1024} MiB")
@@ -164,15 +169,21 @@ def _joined_surrogates(text: str) -> str:
     return _SURROGATES.sub(one, text)
 
 
-def _syntax_hint(text: str, place: Place) -> str:
+def _syntax_hint(text: str, place: Place, problem: str) -> str:
     lines = text.split("\n")
     line = lines[place.line - 1] if 0 < place.line <= len(lines) else ""
     if "\t" in line[: len(line) - len(line.lstrip())]:
         return "indent with spaces, YAML allows no tabs there"
+    if "mapping values" in problem:
+        return "indent this line as far as those it belongs to; put a value with `: ` in it in quotes"
     if re.search(r":\s+[*&!%@`{\[]", line):
         return "quote a value that begins with one of * & ! % @ ` { ["
     if re.search(r'"[^"]*\\', line):
         return "in double quotes a backslash is an escape; put patterns in single quotes"
+    if "unexpected end" in problem:
+        return "a quote or bracket is never closed"
+    if "did not find expected" in problem:
+        return "look for a missing comma or bracket, and whether the lines are indented alike"
     return ""
 
 

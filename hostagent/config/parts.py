@@ -33,3 +33,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Mapping[str, Component[Output]] = {}
     origins: Mapping[str, Mapping[str, str]] = {}
     broken: tuple[BrokenPlugin, ...] = ()
+
+    def option_for(self, name: str) -> str:
+        """The option of a source under which a part of this name is put; nothing where there is none."""
+        options = {"format": self.framings, "parse": self.parsers, "processors": self.processors}
+        return next((option for option, known in options.items() if name in known), "")

@@ -188,6 +188,8 @@ class Daemon:
         self.notifier.ready(f"following {len(self.registry.all_files())} files")
         if once:
             self.reader.run_once(self._stop)
+            for notice in self.registry.notices():  # afterwards there is no agent left that `status` could ask
+                log.warning("%s: %s%s", notice.subject, notice.message, f" ({notice.hint})" if notice.hint else "")
         else:
             self.reader.run(self._stop)
 

@@ -72,8 +72,12 @@ class Reloading:
             log.error(  # noqa: TRY400
                 "the changed configuration is not taken over, the agent goes on with the old one:\n%s", error
             )
-            hint = "run `hostagent check`, correct the file; it is read again when it changes"
-            self._notices = [Notice(str(self._path), f"has changed and can't be used: {error}", hint)]
+            first = error.problems[0]
+            others = f" (the first of {len(error.problems)} problems)" if len(error.problems) > 1 else ""
+            where = f"{first.path}:{first.line}: " if first.line else f"{first.path}: "
+            message = f"has changed and can't be used: {where}{first.message}{others}"
+            hint = f"run `hostagent check -c {self._path}`, correct the file; it is read again when it changes"
+            self._notices = [Notice(str(self._path), message, hint)]
             return False
         difference = compare(self._assembly.config, config)
         self._notices = [

@@ -35,7 +35,7 @@ class FilesOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 def _check_path(option: str, pattern: str) -> None:
     if not pattern.startswith("/"):
-        raise ValueError(f"{option}: {pattern!r} is not an absolute path")
+        raise ValueError(f"{option}: {pattern!r} is not an absolute path, which begins with /")
     if "\0" in pattern:
         raise ValueError(f"{option}: {pattern!r} has a NUL in it")
     if ".." in pattern.split("/"):

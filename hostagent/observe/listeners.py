@@ -9,12 +9,17 @@ from __future__ import annotations
 import os
 import socket
 import stat
+from errno import EADDRINUSE, EADDRNOTAVAIL
 from typing import NamedTuple
 
 from hostagent.config.listen import TcpAddress, UnixAddress
 from hostagent.errors import HostagentError
 
 BACKLOG = 64
+_HINTS = {
+    EADDRINUSE: "another process has it: stop that one, or set `api.listen` to a free one",
+    EADDRNOTAVAIL: "no interface of this machine has this address: set `api.listen` to one that has",
+}
 
 
 class Listener(NamedTuple):
@@ -45,8 +50,10 @@ def open_listener(address: UnixAddress | TcpAddress) -> Listener:
         sock.setblocking(False)
         return Listener(sock, TcpAddress(address.host, sock.getsockname()[1]), 0)
     except OSError as error:
-        hint = "another process has it; set `api.listen` to a free one" if error.errno == 98 else "see `api.listen`"
-        raise HostagentError(f"the API can't listen on {address}: {error.strerror or error} ({hint})") from error
+        # Python's own words for a TCP address repeat it; a name that can't be resolved has a number below 0.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
+        hint = _HINTS.get(error.errno or 0, "set `api.listen` to an address this user may listen on")
+        raise HostagentError(f"the API can't listen on {address}: {reason}; {hint}") from error
 
 
 def _open_unix(address: UnixAddress) -> Listener:

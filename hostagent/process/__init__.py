@@ -1,4 +1,5 @@
-"""From framed lines to the columns that are sent: parsers and processors, chained per source.
+"""From a file's bytes to the records that are sent: framing, multiline, parsers, processors, encoders.
 
-Works on batches of columns, never on one object per line unless a processor asks for it. It must not do I/O.
+One chain for each source. It works on chunks and batches of columns, never on one object per line unless a processor
+asks for it, and must not do I/O. Begin with `chain`.
 """

@@ -1,5 +1,5 @@
-"""From a target to whole lines: watching, identity, fair reading, framing and multiline joining.
+"""From a target to the bytes that come next: watching, identity, rotation, fair reading.
 
-Owns every open log file and its read position. It must not parse a record's content, and it never decides that
-something was delivered.
+Owns every open log file and how far it was read. What the bytes mean is left to the chain it is handed, and it never
+decides that something was delivered. Begin with `reader`.
 """

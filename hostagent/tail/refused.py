@@ -40,7 +40,7 @@ class Refused:
     def add_error(self, path: str, error: OSError) -> None:
         """What the kernel, or `open_beneath`, has against a path."""
         if isinstance(error, OpenError):
-            self.add(path, str(error), error.hint)
+            self.add(path, error.strerror or "can't be read", error.hint)
         else:
             self.add(path, f"can't be read: {error.strerror or error}", RETRIED)
 

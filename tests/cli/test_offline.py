@@ -151,8 +151,8 @@ def test_plugins_lists_what_can_be_named() -> None:
 
 
 def test_an_unknown_command_is_wrong_usage() -> None:
-    run = call("stat")
-    assert (run.exit_code, "No such command 'stat'" in run.stderr) == (2, True)
+    run = call("staus")
+    assert (run.exit_code, "there is no command 'staus': did you mean `status`?" in run.stderr) == (2, True)
 
 
 def test_every_command_explains_itself() -> None:

@@ -204,6 +204,20 @@ def test_a_mistake_has_a_place_and_says_what_was_expected(problems: Problems, te
     assert all(one.path.endswith("hostagent.yaml") for one in found)
 
 
+@pytest.mark.parametrize(
+    "text, message, hint",
+    [
+        ("sources: {a: {type: containers, format: regex}}", "unknown framing type", "`regex` goes under `parse`"),
+        ("host: 'web\n", "begins at line 1", "a quote or bracket is never closed"),
+        ("api: {listen: [a\nhost: x\n", "begins at line 1", "missing comma or bracket"),
+        ("sources:\n  a:\n  type: file\n   include: [a]\n", "not valid YAML", "indent this line"),
+    ],
+)
+def test_a_common_mistake_is_told_with_what_to_do(problems: Problems, text: str, message: str, hint: str) -> None:
+    found = problems(text)
+    assert [one for one in found if message in one.message and hint in one.hint], found
+
+
 def test_aliases_that_expand_without_end_are_refused(problems: Problems) -> None:
     levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 12))
     found = problems("l0: &l0 [a]\n" + levels)

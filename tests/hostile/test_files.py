@@ -93,6 +93,15 @@ def test_what_only_looks_like_a_log_is_told_once_and_forgotten_when_it_goes(scen
         scene.expect("one", "two", "a log at last")
 
 
+def test_a_single_run_ends_with_what_it_could_not_read(scene: Scene) -> None:
+    os.mkfifo(scene.logs / "pipe.log")
+    append(scene.logs / "good.log", "one")
+    run = scene.agent.run_once()
+    assert run.returncode == 0
+    assert "pipe.log" in run.stderr
+    scene.expect("one")
+
+
 def test_no_notice_stays_of_irregular_files_that_come_and_go(scene: Scene) -> None:
     scene.start()
     for number in range(300):
