@@ -41,9 +41,7 @@ def agent(tmp_path: Path, logs: Path, backend: Backend) -> Iterator[Agent]:
 
 
 def audit(agent: Agent, *arguments: str, code: int = 0) -> dict[str, Any]:
-    run = agent.call("audit", "--json", *arguments)
-    assert run.returncode == code, run.stdout + run.stderr
-    report: dict[str, Any] = json.loads(run.stdout)
+    report: dict[str, Any] = agent.answer("audit", *arguments, code=code)
     assert report["balanced"] is (code == 0)
     for one in report["sources"] + report["files"]:
         account = one["account"]

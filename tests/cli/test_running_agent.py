@@ -66,7 +66,7 @@ def test_status_files_and_metrics_agree_with_what_was_written(agent: Agent) -> N
     text = agent.call("status").stdout
     assert text.startswith("healthy")
     assert "refused" in text
-    (file,) = json.loads(agent.call("files", "--json").stdout)["files"]
+    (file,) = agent.answer("files")["files"]
     assert file["size_bytes"] == LINES * 5
     assert {one["output"]: one["offset"] for one in file["positions"]} == {"good": LINES * 5, "bad": 0}
     assert agent.call("files", "--behind").stdout.count("a.log") == 1
@@ -84,7 +84,7 @@ def test_every_metric_of_the_catalogue_is_exposed(agent: Agent) -> None:
 
 
 def test_explain_knows_what_is_read_and_what_is_not(agent: Agent, tmp_path: Path) -> None:
-    read = json.loads(agent.call("explain", "--json", f"{tmp_path}/logs/a.log").stdout)
+    read = agent.answer("explain", f"{tmp_path}/logs/a.log")
     assert (read["collected"], read["source"]) == (True, "app")
     assert read["steps"][0].startswith(f"it is a regular file of {LINES * 5} bytes")
     other = agent.call("explain", f"{tmp_path}/logs/a.txt").stdout

@@ -13,6 +13,7 @@ import pytest
 from tests.state.values import flip
 from tests.support.agent import Agent
 from tests.support.backend import Backend
+from tests.support.directories import fill_up, small_disk
 from tests.support.waiting import wait_for
 
 LINES = [f"line {number:04d}" for number in range(200)]
@@ -31,12 +32,6 @@ def agent(tmp_path: Path, backend: Backend) -> Iterator[Agent]:
         yield one
 
 
-def answer(agent: Agent, *arguments: str, code: int = 0) -> Any:  # noqa: ANN401 - JSON
-    run = agent.call(*arguments, "--json")
-    assert run.returncode == code, run.stdout + run.stderr
-    return json.loads(run.stdout)
-
-
 def refuse_everything(agent: Agent, backend: Backend) -> list[str]:
     """The ids of the entries that hold all lines."""
     backend.behave("status", status=400)
@@ -44,7 +39,7 @@ def refuse_everything(agent: Agent, backend: Backend) -> list[str]:
     agent.wait_ready()
 
     def all_refused() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = answer(agent, "dead-letters", "ls")
+        found: list[dict[str, Any]] = agent.answer("dead-letters", "ls")
         return found if sum(one["records"] for one in found) == len(LINES) else []
 
     return [one["entry"] for one in wait_for(all_refused, "everything to be refused", so_far=agent.tail)]
@@ -55,7 +50,7 @@ def arrived(backend: Backend) -> list[str]:
 
 
 def sums(agent: Agent) -> dict[str, int]:
-    (one,) = answer(agent, "audit")["sources"]
+    (one,) = agent.answer("audit")["sources"]
     return {name: bytes_ for name, bytes_ in one["account"].items() if bytes_}
 
 
@@ -63,10 +58,10 @@ def test_what_the_backend_takes_now_is_off_the_list(agent: Agent, backend: Backe
     entries = refuse_everything(agent, backend)
     assert sums(agent) == {"written": 2000, "dead_lettered": 2000}
     backend.behave("healthy")
-    done = answer(agent, "dead-letters", "requeue", "main", *entries)
+    done = agent.answer("dead-letters", "requeue", "main", *entries)
     assert done == {"state": "done", "sent": len(entries), "failures": [], "refused_again": 0}
     assert arrived(backend) == LINES
-    assert answer(agent, "dead-letters", "ls") == []
+    assert agent.answer("dead-letters", "ls") == []
     assert sums(agent) == {"written": 2000, "delivered": 2000}
     assert os.listdir(agent.directory / "state" / "requests") == []
 
@@ -78,7 +73,7 @@ def test_what_is_refused_again_is_a_new_entry(agent: Agent, backend: Backend) ->
         assert run.returncode == 0, run.stderr
         assert f"{len(before)} entries were sent again" in run.stdout
         assert f"{len(before)} entries were refused again" in run.stdout
-    after = answer(agent, "dead-letters", "ls")
+    after = agent.answer("dead-letters", "ls")
     assert sum(one["records"] for one in after) == len(LINES)
     assert not {one["entry"] for one in after} & set(before)
     assert sums(agent) == {"written": 2000, "dead_lettered": 2000}
@@ -91,7 +86,7 @@ def test_without_an_agent_the_next_one_does_it(agent: Agent, backend: Backend) -
     assert (run.returncode, run.stdout) == (0, "no agent is running: the entries are sent when one starts\n")
     backend.behave("healthy")
     agent.start()
-    wait_for(lambda: answer(agent, "dead-letters", "ls") == [], "the entries to go", so_far=agent.tail)
+    wait_for(lambda: agent.answer("dead-letters", "ls") == [], "the entries to go", so_far=agent.tail)
     assert arrived(backend) == LINES
 
 
@@ -107,7 +102,7 @@ def test_a_backend_that_is_down_gets_them_once_it_is_back_even_if_the_agent_is_k
     agent.kill()
     backend.behave("healthy")
     agent.start()
-    wait_for(lambda: answer(agent, "dead-letters", "ls") == [], "the entries to go", so_far=agent.tail)
+    wait_for(lambda: agent.answer("dead-letters", "ls") == [], "the entries to go", so_far=agent.tail)
     with (tmp_path / "logs" / "a.log").open("a") as file:
         file.write("fresh\n")
     wait_for(lambda: backend.stats()["stored"] >= 2, "the fresh line", so_far=agent.tail)
@@ -132,7 +127,7 @@ def test_the_whole_blocks_of_a_damaged_segment_come_again_under_their_ids(
     agent.wait_ready()
     spool = agent.directory / "state" / "spool" / "main"
     wait_for(
-        lambda: spool.exists() and sum(one["records"] for one in answer(agent, "spool", "ls", "main")) == len(LINES),
+        lambda: spool.exists() and sum(one["records"] for one in agent.answer("spool", "ls", "main")) == len(LINES),
         "everything to be spooled",
         so_far=agent.tail,
     )
@@ -140,12 +135,12 @@ def test_the_whole_blocks_of_a_damaged_segment_come_again_under_their_ids(
     run = agent.call("spool", "replay", str(segment))
     assert (run.returncode, "still waits in the spool" in run.stderr) == (1, True)
     kept = Path(shutil.copy(segment, tmp_path / f"20300101T000000Z-main-{segment.name}"))
-    blocks = answer(agent, "spool", "ls", str(kept))
+    blocks = agent.answer("spool", "ls", str(kept))
     assert len(blocks) > 1
     flip(kept, blocks[1]["offset"] + blocks[1]["disk_bytes"] - 1)
     backend.behave("healthy")
     wait_for(lambda: backend.stats()["stored"] == len(blocks), "the spool to drain", so_far=agent.tail)
-    done = answer(agent, "spool", "replay", str(kept), code=1)
+    done = agent.answer("spool", "replay", str(kept), code=1)
     assert (done["state"], done["sent"], done["whole_blocks"]) == ("done", len(blocks) - 1, len(blocks) - 1)
     assert [one["block"] for one in done["damaged"]] == [blocks[1]["id"]]
     assert "checksum is wrong" in done["failures"][0]
@@ -153,7 +148,7 @@ def test_the_whole_blocks_of_a_damaged_segment_come_again_under_their_ids(
     assert (stats["stored"], stats["repeated"], stats["violation"]) == (len(blocks), len(blocks) - 1, 0)
     assert "checksum is wrong" in agent.call("spool", "replay", str(kept)).stdout
     assert sums(agent) == {"written": 2000, "delivered": 2000}
-    answer(agent, "spool", "replay", str(kept), "--output", "nowhere", code=1)
+    agent.answer("spool", "replay", str(kept), "--output", "nowhere", code=1)
 
 
 def test_a_file_that_is_no_request_is_answered_and_removed(agent: Agent) -> None:
@@ -176,20 +171,11 @@ def test_a_file_that_is_no_request_is_answered_and_removed(agent: Agent) -> None
 def test_a_full_or_read_only_disk_is_told_and_nothing_is_changed(
     agent: Agent, backend: Backend, tmp_path: Path
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "small", str(disk)], check=True)
-    try:
+    with small_disk(tmp_path / "disk") as disk:
         agent.config["data_dir"] = str(disk / "state")
         refuse_everything(agent, backend)
         assert agent.stop() == 0
-        with (disk / "filler").open("ab", buffering=0) as filler:
-            for size in (65536, 1):
-                try:
-                    while True:
-                        filler.write(bytes(size))
-                except OSError:
-                    continue
+        fill_up(disk)
         run = agent.call("dead-letters", "requeue", "main", "--all")
         assert (run.returncode, "free some space" in run.stderr, "Traceback" in run.stderr) == (1, True, False)
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
@@ -198,5 +184,3 @@ def test_a_full_or_read_only_disk_is_told_and_nothing_is_changed(
         assert sums(agent) == {"written": 2000, "dead_lettered": 2000}
         subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
         assert list((disk / "state" / "requests").iterdir()) == []
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -29,12 +29,6 @@ def agent(tmp_path: Path, backend: Backend) -> Iterator[Agent]:
         yield one
 
 
-def answer(agent: Agent, *arguments: str, code: int = 0) -> Any:  # noqa: ANN401 - JSON
-    run = agent.call(*arguments, "--json")
-    assert run.returncode == code, run.stderr
-    return json.loads(run.stdout)
-
-
 def spool_everything(agent: Agent, backend: Backend) -> None:
     backend.behave("refuse")
     agent.start()
@@ -46,7 +40,7 @@ def spool_everything(agent: Agent, backend: Backend) -> None:
 def blocks(agent: Agent) -> list[dict[str, Any]]:
     if not (agent.directory / "state" / "spool" / "main").exists():
         return []
-    found: list[dict[str, Any]] = answer(agent, "spool", "ls", "main")
+    found: list[dict[str, Any]] = agent.answer("spool", "ls", "main")
     return found
 
 
@@ -61,7 +55,7 @@ def segment(agent: Agent) -> Path:
 
 def test_what_waits_can_be_listed_printed_and_verified_beside_the_agent(agent: Agent, backend: Backend) -> None:
     spool_everything(agent, backend)
-    (main,) = answer(agent, "spool", "ls")
+    (main,) = agent.answer("spool", "ls")
     assert (main["output"], main["records"], main["log_bytes"]) == ("main", 200, 200 * 10)
     assert (main["damaged"], main["missing_segments"], main["foreign_files"]) == (0, [], [])
     listed = blocks(agent)
@@ -70,8 +64,8 @@ def test_what_waits_can_be_listed_printed_and_verified_beside_the_agent(agent: A
     assert messages(agent.call("spool", "cat", "main").stdout) == LINES
     one = agent.call("spool", "cat", "main", listed[0]["id"])
     assert messages(one.stdout) == LINES[: listed[0]["records"]]
-    assert answer(agent, "spool", "cat", "main", listed[0]["id"])["lines"] == one.stdout.splitlines()
-    assert answer(agent, "spool", "verify") == {"whole_blocks": len(listed), "damaged": []}
+    assert agent.answer("spool", "cat", "main", listed[0]["id"])["lines"] == one.stdout.splitlines()
+    assert agent.answer("spool", "verify") == {"whole_blocks": len(listed), "damaged": []}
     backend.behave("healthy")
     wait_for(lambda: blocks(agent) == [], "the spool to drain", so_far=agent.tail)
     assert agent.stop() == 0
@@ -83,7 +77,7 @@ def test_a_damaged_block_is_named_and_the_others_are_read(agent: Agent, backend:
     agent.kill()
     (block, *others) = blocks(agent)
     flip(segment(agent), block["offset"] + block["disk_bytes"] - 1)
-    found = answer(agent, "spool", "verify", code=1)
+    found = agent.answer("spool", "verify", code=1)
     assert found["whole_blocks"] == len(others)
     assert [(one["block"], one["start"], one["ranges"]) for one in found["damaged"]] == [
         (block["id"], block["offset"], block["ranges"])
@@ -101,9 +95,9 @@ def test_a_missing_segment_is_named(agent: Agent, backend: Backend) -> None:
     agent.kill()
     number = int(segment(agent).name.split("-")[0])
     segment(agent).unlink()
-    (found,) = answer(agent, "spool", "verify", code=1)["damaged"]
+    (found,) = agent.answer("spool", "verify", code=1)["damaged"]
     assert found == {"segment": f"{agent.directory}/state/spool/main/{number:012d}-*.seg", "why": "it is gone"}
-    assert answer(agent, "spool", "ls")[0]["missing_segments"] == [number]
+    assert agent.answer("spool", "ls")[0]["missing_segments"] == [number]
 
 
 def test_a_segment_of_another_version_is_told_and_nothing_is_changed(agent: Agent, backend: Backend) -> None:
@@ -145,7 +139,7 @@ def test_dead_letters_are_listed_and_printed_with_their_reasons(agent: Agent, ba
     agent.start()
     agent.wait_ready()
     found: list[dict[str, Any]] = wait_for(
-        lambda: answer(agent, "dead-letters", "ls"), "dead letters", so_far=agent.tail
+        lambda: agent.answer("dead-letters", "ls"), "dead letters", so_far=agent.tail
     )
     assert sum(one["records"] for one in found) == len(LINES)
     assert "400" in found[0]["reasons"][0]

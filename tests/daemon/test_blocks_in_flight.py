@@ -1,6 +1,5 @@
 """A block that was on its way when the agent was killed comes again under its id, with or without its files."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,7 +57,7 @@ class Sent:
         assert sorted(here()) == sorted(lines)
 
     def losses(self) -> list[tuple[int, int]]:
-        found = json.loads(self.agent.call("audit", "--json").stdout)
+        found = self.agent.answer("audit")
         return [(one["account"]["lost"], one["unsized_losses"]) for one in found["sources"]]
 
 

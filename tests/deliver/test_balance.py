@@ -4,7 +4,6 @@ The outside counts are what the test wrote, what the backend stored, what the le
 reads from the files on disk.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +56,7 @@ def fill_spool(scene: Scene, records: int) -> int:
 
 def on_disk(scene: Scene) -> int:
     """Records in the frames, read by another process."""
-    blocks = json.loads(scene.agent.call("spool", "ls", "main", "--json").stdout)
+    blocks = scene.agent.answer("spool", "ls", "main")
     return sum(one["records"] for one in blocks)
 
 
@@ -124,7 +123,7 @@ def letters(scene: Scene, what: str) -> float:
 
 def kept(scene: Scene) -> int:
     """Records among the dead letters, read by another process."""
-    return sum(one["records"] for one in json.loads(scene.agent.call("dead-letters", "ls", "main", "--json").stdout))
+    return sum(one["records"] for one in scene.agent.answer("dead-letters", "ls", "main"))
 
 
 def test_every_record_is_delivered_or_dead_and_what_is_requeued_leaves(scene: Scene) -> None:

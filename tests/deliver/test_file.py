@@ -6,7 +6,6 @@ import gzip
 import multiprocessing
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from hostagent.deliver.outputs.file import FileOptions, FileOutput
 from hostagent.errors import TemporaryError
 from hostagent.model import Delivery
 from tests.deliver.stage import wait_for
+from tests.support.directories import small_disk
 
 
 def delivery(number: int, compression: str = "none", text: bytes = b"") -> Delivery:
@@ -186,15 +186,10 @@ def test_what_can_not_be_written_says_where_and_what_to_do(tmp_path: Path) -> No
         output(tmp_path).send(delivery(1))
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+@pytest.fixture(name="small_disk")
+def small_disk_mounted(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "64k") as disk:
+        yield disk
 
 
 @pytest.mark.requires(root=True, tools=("mount",))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from hostagent.state.dead_letters import DeadLetters
 from hostagent.state.letters import DEAD_LETTERS_DIRECTORY, read_entries, read_records
 from hostagent.state.spool.spool import Spool
 from tests.deliver.stage import ScriptedOutput, Stage, wait_for
+from tests.support.directories import small_disk
 
 
 class Backend:
@@ -328,15 +328,10 @@ def test_a_full_spool_that_drops_the_oldest_says_what_it_dropped(tmp_path: Path)
     disk.close()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
+@pytest.fixture(name="small_disk")
+def small_disk_mounted(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        yield disk
 
 
 @pytest.mark.requires(root=True, tools=("mount",))

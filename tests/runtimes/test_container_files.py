@@ -142,7 +142,7 @@ def test_an_agent_that_sees_the_host_below_a_directory(
         wait_for_messages(collection, ["printed", "tree", "volume", "memory"])
         paths = by_path(collection.records()[container])
         assert {"/a.log", "/data/b.log", "/run/c.log"} < set(paths)
-        below = {file["path"] for file in json.loads(collection.agent.call("files", "--json").stdout)["files"]}
+        below = {file["path"] for file in collection.agent.answer("files")["files"]}
         assert all(path.startswith(f"{host_root}/") for path in below)
 
 

@@ -22,8 +22,8 @@ MIB = 1024 * 1024
 
 @pytest.fixture(name="small_disk")
 def small_disk_mounted(tmp_path: Path) -> Iterator[Path]:
-    with small_disk(tmp_path / "small"):
-        yield tmp_path / "small"
+    with small_disk(tmp_path / "small") as disk:
+        yield disk
 
 
 @pytest.fixture

@@ -97,6 +97,12 @@ class Agent:
             check=False,
         )
 
+    def answer(self, *arguments: str, code: int = 0) -> Any:  # noqa: ANN401 - JSON
+        """What a command prints with `--json`; it must exit with this code."""
+        run = self.call(*arguments, "--json")
+        assert run.returncode == code, run.stdout + run.stderr
+        return json.loads(run.stdout)
+
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)

@@ -21,12 +21,12 @@ def anyones_directory() -> Iterator[Path]:
 
 
 @contextmanager
-def small_disk(directory: Path) -> Iterator[None]:
-    """Four megabytes of memory as a filesystem at a directory; root only."""
+def small_disk(directory: Path, size: str = "4m") -> Iterator[Path]:
+    """Some memory as a filesystem at a directory, which is also what is yielded; root only."""
     directory.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "small", str(directory)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "small", str(directory)], check=True)
     try:
-        yield
+        yield directory
     finally:
         subprocess.run(["umount", "--lazy", str(directory)], check=True)
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
 from hostagent.hookspecs import Content, Tailer
 from hostagent.model import FileId, Fingerprint
 from hostagent.tail.files.identity import FINGERPRINT_BYTES, anchor_holds, begins_as, fingerprint, identify, same_file
-from hostagent.tail.finding.beneath import OpenError, open_beneath, open_directory
-
-PLAIN = "file"
+from hostagent.tail.finding.beneath import OpenError, listed, open_beneath, open_directory
+from hostagent.tail.tailer import PLAIN
 
 # Below this many bytes before the position, two unrelated logs of one writer may well look alike.
 _STRONG_EVIDENCE_BYTES = 64
@@ -105,23 +104,16 @@ def _siblings(lost: Lost) -> list[_Sibling]:
     except OpenError:
         return []
     try:
-        siblings = list(_regular_files(fd))
+        siblings = [
+            _Sibling(name, status.st_ino, status.st_size, status.st_mtime_ns)
+            for name, status in listed(fd)
+            if stat.S_ISREG(status.st_mode)
+        ]
     except OSError:  # the directory went away while it was listed
         return []
     finally:
         os.close(fd)
     return sorted(siblings, key=lambda sibling: (not _namesake(lost.name, sibling.name), -sibling.mtime_ns))
-
-
-def _regular_files(fd: int) -> Iterator[_Sibling]:
-    with os.scandir(fd) as entries:
-        for entry in entries:
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError:  # vanished since it was listed
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield _Sibling(entry.name, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def _namesake(name: str, other: str) -> bool:

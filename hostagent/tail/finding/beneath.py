@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Iterator
 from errno import EACCES, EAGAIN, EINVAL, EIO, ELOOP, EMFILE, ENFILE, ENOENT, ENOTDIR, EPERM, EXDEV
 from functools import cache
 
@@ -119,6 +120,17 @@ def open_directory(root: str, path: str, *, follow: bool = True, readable: bool 
     """Open a directory beneath the root, for listing or, if not `readable`, only to name it (O_PATH)."""
     flags = os.O_DIRECTORY | (os.O_RDONLY if readable else os.O_PATH) | (0 if follow else os.O_NOFOLLOW)
     return _resolve(root, path, flags)
+
+
+def listed(directory_fd: int) -> Iterator[tuple[str, os.stat_result]]:
+    """Name and status of everything in a directory, links not followed; what vanishes meanwhile is left out."""
+    with os.scandir(directory_fd) as entries:
+        for entry in entries:
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue
+            yield entry.name, status
 
 
 def join(root: str, path: str) -> str:

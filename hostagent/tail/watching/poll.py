@@ -11,7 +11,7 @@ import stat
 from typing import NamedTuple
 
 from hostagent.clock import Clock
-from hostagent.tail.finding.beneath import OpenError, beneath, open_directory
+from hostagent.tail.finding.beneath import OpenError, beneath, listed, open_directory
 from hostagent.tail.watching.events import Event, Kind
 
 SHORTEST_INTERVAL_S = 0.25
@@ -117,16 +117,11 @@ def _snapshot(root: str, directory: str) -> Snapshot:
     snapshot: Snapshot = {}
     fd = open_directory(root, path)
     try:
-        with os.scandir(fd) as entries:
-            for entry in entries:
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except OSError:  # vanished since it was listed
-                    continue
-                is_dir = stat.S_ISDIR(status.st_mode)
-                snapshot[entry.name] = _Seen(
-                    status.st_ino, 0 if is_dir else status.st_size, 0 if is_dir else status.st_mtime_ns, is_dir
-                )
+        for name, status in listed(fd):
+            is_dir = stat.S_ISDIR(status.st_mode)
+            snapshot[name] = _Seen(
+                status.st_ino, 0 if is_dir else status.st_size, 0 if is_dir else status.st_mtime_ns, is_dir
+            )
     except OSError as error:
         raise OpenError(path, f"can't be listed: {error.strerror}") from error
     finally:
