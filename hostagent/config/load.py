@@ -270,7 +270,7 @@ class _Loader:
         except (LookupError, ValueError):
             known = False
         if not known:
-            hint = "for example utf-8, latin-1, cp1252, gb18030, shift_jis, utf-16"
+            hint = "for example utf-8, latin-1, cp1252, gb18030, shift_jis, utf-16-le"
             self._problems.add(node.place, f"expected the name of a character encoding, found {describe(node)}", hint)
             return INVALID
         return codecs.lookup(str(name)).name
