@@ -98,16 +98,16 @@ class Text(msgspec.Struct, frozen=True):
 class Batch(msgspec.Struct, kw_only=True):
     """Records of one shape, as columns: `constants` are the same for every row and are written once.
 
-    Exactly one of `text` (joined columns), `values` (a row-major table of UTF-8 bytes under `names`) and `records`
-    (materialised rows, values of any JSON type) carries the rows. `rows` is -1 where nobody has counted yet: the
-    encoder learns it on the way.
+    Exactly one of `text` (joined columns), `cells` (a table of UTF-8 bytes under `names`, row after row in one list)
+    and `records` (materialised rows, values of any JSON type) carries the rows. `rows` is -1 where nobody has counted
+    yet: the encoder learns it on the way.
     """
 
     rows: int
     constants: Mapping[str, Scalar]
     text: Text | None = None
     names: tuple[str, ...] = ()
-    values: list[tuple[bytes, ...]] | None = None
+    cells: list[bytes] | None = None
     records: list[dict[str, Any]] | None = None
 
 

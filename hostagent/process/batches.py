@@ -13,14 +13,14 @@ from typing import Any
 import msgspec
 
 from hostagent.model import Batch, Scalar
-from hostagent.process.text import columns_of
+from hostagent.process.text import cells_of, columns_of, rows_in
 
 
 def row_count(batch: Batch) -> int:
     """How many records a batch holds."""
     if batch.text is not None:
         return batch.rows if batch.rows >= 0 else batch.text.data.count(batch.text.seps[-1])
-    return len(batch.values if batch.values is not None else batch.records or [])
+    return len(batch.cells) // len(batch.names) if batch.cells else len(batch.records or [])
 
 
 def columns_in(batch: Batch) -> tuple[str, ...]:
@@ -37,9 +37,9 @@ def select(batch: Batch, wanted: Iterable[bool]) -> Batch | None:
             return None
         text = msgspec.structs.replace(batch.text, data=last.join([*kept, b""]))
         return msgspec.structs.replace(batch, rows=len(kept), text=text)
-    if batch.values is not None:
-        values = list(compress(batch.values, wanted))
-        return msgspec.structs.replace(batch, rows=len(values), values=values) if values else None
+    if batch.cells is not None:
+        rows = list(compress(rows_in(batch.cells, len(batch.names)), wanted))
+        return msgspec.structs.replace(batch, rows=len(rows), cells=cells_of(rows)) if rows else None
     records = list(compress(batch.records or [], wanted))
     return msgspec.structs.replace(batch, rows=len(records), records=records) if records else None
 
@@ -48,8 +48,8 @@ def table(columns: Mapping[str, list[bytes]], constants: Mapping[str, Scalar], r
     """A batch of these columns; with none at all, records that have only the constants."""
     if not columns:
         return Batch(rows=rows, constants=constants, records=[{} for _ in range(rows)])
-    values = list(zip(*columns.values(), strict=True))
-    return Batch(rows=rows, constants=constants, names=tuple(columns), values=values)
+    cells = cells_of(zip(*columns.values(), strict=True))
+    return Batch(rows=rows, constants=constants, names=tuple(columns), cells=cells)
 
 
 def without(batch: Batch, names: Collection[str]) -> Batch:

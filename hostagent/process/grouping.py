@@ -15,7 +15,7 @@ from hostagent.config.model import MultilineConfig
 from hostagent.hookspecs import Framed
 from hostagent.model import Batch
 from hostagent.process.patterns import compile_pattern, search
-from hostagent.process.text import rows_of
+from hostagent.process.text import cells_of, rows_of
 
 # A stream that wrote nothing into the last so many bytes of the file has finished its group.
 SILENCE_BYTES = 64 * 1024
@@ -149,5 +149,5 @@ def _batches(groups: list[Group]) -> Iterator[Batch]:
     for _, run in groupby(groups, key=lambda group: id(group.lines[0].batch)):
         rows = [(group.lines[0], group.row()) for group in run]
         first = rows[0][0]
-        values = [row for _, row in rows]
-        yield Batch(rows=len(values), constants=first.batch.constants, names=first.names, values=values)
+        cells = cells_of(row for _, row in rows)
+        yield Batch(rows=len(rows), constants=first.batch.constants, names=first.names, cells=cells)

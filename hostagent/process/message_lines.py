@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from hostagent.model import Batch, Encoded
-from hostagent.process.ndjson import encode_records, encode_values
-from hostagent.process.text import columns_of, is_lines, occurrences
+from hostagent.process.ndjson import encode_cells, encode_records
+from hostagent.process.text import cells_of, columns_of, is_lines, occurrences
 
 MESSAGE = "message"
 
@@ -46,7 +46,7 @@ def _lines_of(batch: Batch) -> bytes:
     columns = columns_of(batch)
     if MESSAGE in columns:
         return b"\n".join([*columns[MESSAGE], b""])
-    return encode_values(tuple(columns), list(zip(*columns.values(), strict=True)), batch.constants).payload
+    return encode_cells(tuple(columns), cells_of(zip(*columns.values(), strict=True)), batch.constants).payload
 
 
 def _line(record: dict[str, Any], batch: Batch) -> bytes:

@@ -1,14 +1,13 @@
 """The `ndjson` encoder: one JSON object per record and line.
 
 Last stage before a block. Constants come first and are written once, into what stands between two rows; then the
-columns. A Text goes to the wire by replacing its separators, values by one join over all rows, and only materialised
+columns. A Text goes to the wire by replacing its separators, cells by one join over all rows, and only materialised
 records are encoded one by one. All three ways give the same bytes for the same record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from itertools import chain
 from typing import Any
 
 import msgspec
@@ -16,7 +15,7 @@ import orjson
 
 from hostagent.model import Batch, Encoded, Scalar, Text
 from hostagent.process.escape import escape_all, fill, rewrite
-from hostagent.process.text import raw_columns
+from hostagent.process.text import cells_of, raw_columns
 
 CLOSING = b'"}\n'
 
@@ -34,8 +33,8 @@ class NdjsonEncoder:
     def encode(self, batch: Batch, observed_ns: int) -> Encoded:
         if batch.text is not None:
             return encode_text(batch.text, batch.constants)
-        if batch.values is not None:
-            return encode_values(batch.names, batch.values, batch.constants)
+        if batch.cells is not None:
+            return encode_cells(batch.names, batch.cells, batch.constants)
         return encode_records(batch.records or [], batch.constants)
 
     def join(self, payloads: list[bytes]) -> bytes:
@@ -57,25 +56,25 @@ def encode_text(text: Text, constants: Mapping[str, Scalar]) -> Encoded:
         return Encoded(b"".join((opening, memoryview(body)[: -len(opening)])), rows)
     split = raw_columns(text)
     escaped = split if text.escaped else [escape_all(values) for values in split]
-    return _interleave(text.names, list(chain.from_iterable(zip(*escaped, strict=True))), constants)
+    return _interleave(text.names, cells_of(zip(*escaped, strict=True)), constants)
 
 
-def encode_values(names: tuple[str, ...], values: list[tuple[bytes, ...]], constants: Mapping[str, Scalar]) -> Encoded:
-    """A table of values: all of them escaped together, then laid between the pieces of an object."""
-    return _interleave(names, escape_all(list(chain.from_iterable(values))), constants)
+def encode_cells(names: tuple[str, ...], cells: list[bytes], constants: Mapping[str, Scalar]) -> Encoded:
+    """A table: all its cells escaped together, then laid between the pieces of an object."""
+    return _interleave(names, escape_all(cells), constants)
 
 
-def _interleave(names: tuple[str, ...], values: list[bytes], constants: Mapping[str, Scalar]) -> Encoded:
-    """Row after row of escaped values, each behind what is written before it."""
-    if not values:
+def _interleave(names: tuple[str, ...], cells: list[bytes], constants: Mapping[str, Scalar]) -> Encoded:
+    """Row after row of escaped cells, each behind what is written before it."""
+    if not cells:
         return Encoded(b"", 0)
-    rows = len(values) // len(names)
+    rows = len(cells) // len(names)
     opening, *between = openings(names, constants)
     pieces = [CLOSING + opening, b""]
     for piece in between:
         pieces += [piece, b""]
     pieces *= rows
-    pieces[1::2] = values
+    pieces[1::2] = cells
     pieces[0] = opening
     pieces.append(CLOSING)
     return Encoded(b"".join(pieces), rows)

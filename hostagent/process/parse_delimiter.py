@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from hostagent.model import Batch
-from hostagent.process.text import columns_of
+from hostagent.process.text import cells_of, columns_of
 
 MESSAGE = "message"
 QUOTE = b'"'
@@ -75,9 +75,9 @@ class DelimiterParser:
         batches = []
         for unparsed, run in groupby(rows, key=lambda pair: pair[0] is None):
             if unparsed:
-                names, values = tuple(table), [row for _, row in run]
+                names, made = tuple(table), [row for _, row in run]
             else:
                 names = (*others, *self._names)
-                values = [(*[row[index] for index in kept], *(fields or ())) for fields, row in run]
-            batches.append(Batch(rows=len(values), constants=batch.constants, names=names, values=values))
+                made = [(*[row[index] for index in kept], *(fields or ())) for fields, row in run]
+            batches.append(Batch(rows=len(made), constants=batch.constants, names=names, cells=cells_of(made)))
         return batches

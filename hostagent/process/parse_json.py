@@ -13,7 +13,7 @@ import msgspec
 
 from hostagent.model import Batch
 from hostagent.process.batches import row_count
-from hostagent.process.text import columns_of
+from hostagent.process.text import cells_of, columns_of
 
 MESSAGE = "message"
 MOST_NESTED = 100
@@ -59,8 +59,8 @@ class JsonParser:
         rows = zip(found, zip(*table.values(), strict=True), strict=True)
         for unparsed, run in groupby(rows, key=lambda pair: pair[0] is None):
             if unparsed:
-                values = [row for _, row in run]
-                batches.append(Batch(rows=len(values), constants=batch.constants, names=names, values=values))
+                kept = [row for _, row in run]
+                batches.append(Batch(rows=len(kept), constants=batch.constants, names=names, cells=cells_of(kept)))
             else:
                 records = [_beside(names, fields or {}, row) for fields, row in run]
                 batches.append(Batch(rows=len(records), constants=batch.constants, records=records))

@@ -8,7 +8,6 @@ runs in the reader's thread, and one that backtracks without end stops that.
 from __future__ import annotations
 
 from itertools import groupby
-from typing import cast
 
 import msgspec
 
@@ -17,11 +16,10 @@ from hostagent.model import Batch
 from hostagent.process.batches import row_count
 from hostagent.process.confine import confine
 from hostagent.process.patterns import compile_pattern, search
-from hostagent.process.scan import scans
-from hostagent.process.text import columns_of, is_lines, occurrences
+from hostagent.process.scan import Found, scans
+from hostagent.process.text import cells_of, columns_of, is_lines, occurrences, rows_in
 
 MESSAGE = "message"
-Row = tuple[bytes, ...]
 
 
 class RegexOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,50 +50,56 @@ class RegexParser:
         text = batch.text
         if text is not None and is_lines(text):
             found = self._in_lines(text.data)
-            if all(found):
-                return [self._parsed(batch, (), found)], 0
-        table = columns_of(batch)
-        if MESSAGE not in table:
-            return [batch], row_count(batch)
-        messages = table[MESSAGE]
-        lines = b"\n".join([*messages, b""])
-        if occurrences(b"\n", lines) == len(messages):
-            found = self._in_lines(lines)
+            if not found.missed:
+                return [self._table(batch, self._names, found.cells)], 0
+            table = columns_of(batch)
         else:
-            found = [self._in_record(message) for message in messages]
-        return self._runs(batch, table, found), found.count(None)
+            table = columns_of(batch)
+            if MESSAGE not in table:
+                return [batch], row_count(batch)
+            messages = table[MESSAGE]
+            lines = b"\n".join([*messages, b""])
+            whole = occurrences(b"\n", lines) == len(messages)
+            found = self._in_lines(lines) if whole else self._in_records(messages)
+        return self._runs(batch, table, found), len(found.missed)
 
-    def _in_lines(self, lines: bytes) -> list[Row | None]:
+    def _in_lines(self, lines: bytes) -> Found[bytes]:
         if self._scans is None:
-            return [self._in_record(line) for line in lines[:-1].split(b"\n")]
+            return self._in_records(lines[:-1].split(b"\n"))
         chars, octets = self._scans
         if octets is not None and lines.isascii():
-            return octets.rows(lines)
-        rows = chars.rows(lines.decode())
-        return [None if row is None else tuple([value.encode() for value in row]) for row in rows]
+            return octets.find(lines)
+        cells, missed = chars.find(lines.decode())
+        return Found("\n".join(cells).encode().split(b"\n") if cells else [], missed)
 
-    def _in_record(self, message: bytes) -> Row | None:
-        match = search(self._pattern, message)
-        if match is None:
-            return None
-        groups = match.group(*self._names) if len(self._names) > 1 else (match.group(self._names[0]),)
-        return tuple([value.encode() if isinstance(value, str) else value or b"" for value in groups])
+    def _in_records(self, messages: list[bytes]) -> Found[bytes]:
+        cells: list[bytes] = []
+        missed: list[int] = []
+        for number, message in enumerate(messages):
+            match = search(self._pattern, message)
+            if match is None:
+                missed.append(number)
+            else:
+                groups = [match[name] for name in self._names]
+                cells += [value.encode() if isinstance(value, str) else value or b"" for value in groups]
+        return Found(cells, missed)
 
-    def _runs(self, batch: Batch, table: dict[str, list[bytes]], found: list[Row | None]) -> list[Batch]:
+    def _runs(self, batch: Batch, table: dict[str, list[bytes]], found: Found[bytes]) -> list[Batch]:
         """Batches of parsed and of unparsed records, in the order of the records."""
         others = tuple(name for name in table if name != MESSAGE and name not in self._names)
-        rows = zip(found, zip(*table.values(), strict=True), strict=True)
         kept = [list(table).index(name) for name in others]
+        missed = set(found.missed)
+        parsed = iter(rows_in(found.cells, len(self._names)))
         batches = []
-        for unparsed, run in groupby(rows, key=lambda pair: pair[0] is None):
+        for unparsed, run in groupby(enumerate(zip(*table.values(), strict=True)), lambda line: line[0] in missed):
+            rows = [row for _, row in run]
             if unparsed:
-                values = [row for _, row in run]
-                batches.append(Batch(rows=len(values), constants=batch.constants, names=tuple(table), values=values))
+                batches.append(self._table(batch, tuple(table), cells_of(rows)))
             else:
-                parsed: list[Row | None] = [(*[row[index] for index in kept], *(fields or ())) for fields, row in run]
-                batches.append(self._parsed(batch, others, parsed))
+                fields = [(*[row[index] for index in kept], *next(parsed)) for row in rows]
+                batches.append(self._table(batch, (*others, *self._names), cells_of(fields)))
         return batches
 
-    def _parsed(self, batch: Batch, others: tuple[str, ...], found: list[Row | None]) -> Batch:
-        values = cast(list[Row], found)
-        return Batch(rows=len(values), constants=batch.constants, names=(*others, *self._names), values=values)
+    @staticmethod
+    def _table(batch: Batch, names: tuple[str, ...], cells: list[bytes]) -> Batch:
+        return Batch(rows=len(cells) // len(names), constants=batch.constants, names=names, cells=cells)

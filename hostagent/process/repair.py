@@ -7,6 +7,7 @@ look at the whole of it.
 from __future__ import annotations
 
 import base64
+from collections.abc import Iterable
 from itertools import groupby
 from typing import Literal
 
@@ -14,7 +15,7 @@ import msgspec
 
 from hostagent.model import Batch
 from hostagent.process.charset import is_utf8, repaired
-from hostagent.process.text import raw_rows_of
+from hostagent.process.text import cells_of, raw_rows_of
 
 InvalidUtf8 = Literal["replace", "base64"]
 
@@ -24,7 +25,7 @@ def repair(batch: Batch, how: InvalidUtf8) -> tuple[list[Batch], int]:
     if batch.text is not None:
         if is_utf8(batch.text.data):
             return [batch], 0
-    elif batch.values is None or all(map(_is_valid, batch.values)):
+    elif batch.cells is None or _is_valid(batch.cells):
         return [batch], 0
     names, rows = raw_rows_of(batch)
     invalid = len(rows) - sum(map(_is_valid, rows))
@@ -34,25 +35,25 @@ def repair(batch: Batch, how: InvalidUtf8) -> tuple[list[Batch], int]:
     if batch.text is not None:
         text = msgspec.structs.replace(batch.text, data=repaired(batch.text.data))
         return [msgspec.structs.replace(batch, text=text)], invalid
-    values = [tuple(map(repaired, row)) for row in rows]
-    return [msgspec.structs.replace(batch, values=values)], invalid
+    return [msgspec.structs.replace(batch, cells=list(map(repaired, cells_of(rows))))], invalid
 
 
-def _is_valid(row: tuple[bytes, ...]) -> bool:
-    return is_utf8(b"\0".join(row))  # a character must not be put together from two values
+def _is_valid(cells: Iterable[bytes]) -> bool:
+    return is_utf8(b"\0".join(cells))  # a character must not be put together from two values
 
 
 def _carried(batch: Batch, names: tuple[str, ...], rows: list[tuple[bytes, ...]]) -> list[Batch]:
-    """Valid rows as values, the others as records with `message_base64` in place of `message`, in runs."""
+    """Valid rows as they are, the others as records with `message_base64` in place of `message`, in runs."""
     message = names.index("message")
     carried = (*names[:message], "message_base64", *names[message + 1 :])
     batches = []
     for valid, run in groupby(rows, key=lambda row: is_utf8(row[message])):
         if valid:
-            values, run_names = [tuple(map(repaired, row)) for row in run], names
+            made, run_names = list(run), names
         else:
-            values, run_names = [tuple(map(repaired, _encoded(row, message))) for row in run], carried
-        batches.append(Batch(rows=len(values), constants=batch.constants, names=run_names, values=values))
+            made, run_names = [_encoded(row, message) for row in run], carried
+        cells = list(map(repaired, cells_of(made)))
+        batches.append(Batch(rows=len(made), constants=batch.constants, names=run_names, cells=cells))
     return batches
 
 

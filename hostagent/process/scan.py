@@ -8,6 +8,7 @@ written is searched for line by line. After a few such slices nothing else is tr
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, AnyStr, Generic, NamedTuple
 
 from hostagent.process.confine import Confined
@@ -32,6 +33,13 @@ class Forms(NamedTuple, Generic[AnyStr]):
     spaces: tuple[AnyStr, ...]
 
 
+class Found(NamedTuple, Generic[AnyStr]):
+    """What was found in some lines: a table of the groups, for all lines but those in which nothing was (`missed`)."""
+
+    cells: list[AnyStr]
+    missed: list[int]
+
+
 class Scan(Generic[AnyStr]):
     """Finds the groups `wanted` (numbers, ascending) in every line."""
 
@@ -40,39 +48,52 @@ class Scan(Generic[AnyStr]):
         self._groups = forms.quick.groups
         self._wanted = wanted
 
-    def rows(self, lines: AnyStr) -> list[tuple[AnyStr, ...] | None]:
-        """The wanted groups of each line, None for a line in which the pattern is not found."""
+    def find(self, lines: AnyStr) -> Found[AnyStr]:
+        """The wanted groups of each line in which the pattern is found."""
         quick, blank_only, _, line_feed, spaces = self._forms
         if not any(space in lines for space in spaces):
             quick = blank_only
-        rows: list[tuple[AnyStr, ...] | None] = []
+        cells: list[AnyStr] = []
+        missed: list[int] = []
         patience = PATIENCE
-        start = 0
+        start = before = 0
         while start < len(lines):
             end = lines.find(line_feed, min(start + SLICE_LENGTH, len(lines) - 1)) + 1
             few = lines[start:end]
             count = occurrences(line_feed, few)
             found = quick.findall(few, 0, len(few) - 1) if patience and count <= MOST_LINES else []
             if len(found) == count:
-                rows += self._picked(found)
+                self._add(cells, found)
             else:
                 patience -= patience > 0 and count <= MOST_LINES
-                rows += self._line_by_line(few)
+                missed += [before + line for line in self._line_by_line(few, cells)]
             start = end
-        return rows
+            before += count
+        return Found(cells, missed)
 
-    def _line_by_line(self, lines: AnyStr) -> list[tuple[AnyStr, ...] | None]:
-        found = map(self._forms.line.search, lines[:-1].split(self._forms.line_feed))
-        return [None if match is None else self._wanted_of(match.groups(lines[:0])) for match in found]
-
-    def _picked(self, found: list[Any]) -> list[tuple[AnyStr, ...]]:
+    def _add(self, cells: list[AnyStr], found: list[Any]) -> None:
         """`findall` gives bare groups where a pattern has one, and all groups where only some were asked for."""
         if self._groups == 1:
-            return [(row,) for row in found]
-        return found if self._groups == len(self._wanted) else [self._wanted_of(row) for row in found]
+            cells += found
+            return
+        if self._groups != len(self._wanted):
+            found = [self._wanted_of(groups) for groups in found]
+        for groups in found:  # tuples that live no longer than this are no work for the garbage collector
+            cells += groups
 
-    def _wanted_of(self, groups: tuple[AnyStr, ...]) -> tuple[AnyStr, ...]:
-        return groups if self._groups == len(self._wanted) else tuple([groups[number - 1] for number in self._wanted])
+    def _line_by_line(self, lines: AnyStr, cells: list[AnyStr]) -> list[int]:
+        """Add the groups that are found in each line; the numbers of the lines in which none are."""
+        missed = []
+        for number, line in enumerate(lines[:-1].split(self._forms.line_feed)):
+            match = self._forms.line.search(line)
+            if match is None:
+                missed.append(number)
+            else:
+                cells += self._wanted_of(match.groups(lines[:0]))
+        return missed
+
+    def _wanted_of(self, groups: Sequence[AnyStr]) -> Sequence[AnyStr]:
+        return groups if self._groups == len(self._wanted) else [groups[number - 1] for number in self._wanted]
 
 
 def scans(pattern: Compiled, confined: Confined, wanted: list[int]) -> tuple[Scan[str], Scan[bytes] | None]:

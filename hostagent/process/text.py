@@ -8,7 +8,7 @@ bulk, by the interpreter's own loops.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import islice
+from itertools import chain, islice
 from typing import AnyStr
 
 import orjson
@@ -89,10 +89,20 @@ def _split_row(row: bytes, seps: tuple[bytes, ...]) -> list[bytes]:
     return [*values, row]
 
 
+def rows_in(cells: list[bytes], width: int) -> list[tuple[bytes, ...]]:
+    """The rows of a table of so many columns."""
+    return list(zip(*[iter(cells)] * width, strict=True))
+
+
+def cells_of(rows: Iterable[Iterable[bytes]]) -> list[bytes]:
+    """The table that these rows are."""
+    return list(chain.from_iterable(rows))
+
+
 def raw_rows_of(batch: Batch) -> tuple[tuple[str, ...], list[tuple[bytes, ...]]]:
     """As `rows_of`, with the values of escaped text left as they stand in the buffer."""
-    if batch.values is not None:
-        return batch.names, batch.values
+    if batch.cells is not None:
+        return batch.names, rows_in(batch.cells, len(batch.names))
     assert batch.text is not None, "a batch of materialised records has no table"
     return batch.text.names, list(zip(*raw_columns(batch.text), strict=True))
 
@@ -105,16 +115,16 @@ def unescape_all(values: list[bytes]) -> list[bytes]:
 
 
 def columns_of(batch: Batch) -> dict[str, list[bytes]]:
-    """Each column's values, unescaped, of a batch that holds text or values."""
+    """Each column's values, unescaped, of a batch that holds text or cells."""
     if batch.text is not None:
         return columns(batch.text)
-    values = batch.values or []
-    return {name: [row[index] for row in values] for index, name in enumerate(batch.names)}
+    cells = batch.cells or []
+    return {name: cells[index :: len(batch.names)] for index, name in enumerate(batch.names)}
 
 
 def rows_of(batch: Batch) -> tuple[tuple[str, ...], list[tuple[bytes, ...]]]:
-    """Names and row-major values of a batch that holds text or values."""
-    if batch.values is not None:
-        return batch.names, batch.values
+    """Names and rows of a batch that holds text or cells."""
+    if batch.cells is not None:
+        return batch.names, rows_in(batch.cells, len(batch.names))
     assert batch.text is not None, "a batch of materialised records has no table"
     return batch.text.names, list(zip(*columns(batch.text).values(), strict=True))

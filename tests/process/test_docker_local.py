@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostagent.process.chain import Chain
-from hostagent.process.framing.docker_local import MOST_BYTES, DockerLocalFraming, FrameBreaks, plain_rows
+from hostagent.process.framing.docker_local import MOST_BYTES, DockerLocalFraming, FrameBreaks, plain_cells
 from tests.process.reading import assert_cuts_do_not_show, bare, whole
 
 TIME_NS = 1_714_557_600_000_000_000
@@ -160,22 +160,25 @@ def test_both_roads_lead_to_the_same_records(written_parts: list[Part], limit: i
     # A record of no plain shape, which sends all of them along the other road.
     longer = data + frame(field(1, b"stdout") + b"\x10\x01" + field(3, b"the end") + b"\x30\x05")
     expected = bare(whole(chain(limit), data).batches)
-    rows, _, _ = plain_rows(longer, limit)
-    assert len(rows) < len(bare(whole(chain(limit), longer).batches))
+    _, starts, _ = plain_cells(longer, limit)
+    assert len(starts) < len(bare(whole(chain(limit), longer).batches))
     if not any(part.partial for part in written_parts):
         assert bare(whole(chain(limit), longer).batches)[: len(expected)] == expected
 
 
 def test_a_record_longer_than_any_is_damage_on_both_roads() -> None:
     data = file_of(Part("stdout", b"x" * (MOST_BYTES + 1)), Part("stdout", b"next"))
-    assert plain_rows(data, 1 << 30) == ([], [], 0)
+    assert plain_cells(data, 1 << 30) == ([], [], 0)
     assert_cuts_do_not_show(chain(), data, [100, 1000, len(data) - 20])
 
 
 @pytest.mark.parametrize("length", [0, 1, 127, 128, 16383, 16384, 16385])
 def test_lines_of_every_length_take_the_short_road(length: int) -> None:
     data = file_of(Part("stdout", b"x" * length), Part("stderr", b"y"))
-    rows, starts, end = plain_rows(data, 1 << 20)
-    assert [(stream, len(text)) for _, stream, text in rows] == [(b"stdout", length), (b"stderr", 1)]
+    cells, starts, end = plain_cells(data, 1 << 20)
+    assert [(stream, len(text)) for stream, text in zip(cells[1::3], cells[2::3], strict=True)] == [
+        (b"stdout", length),
+        (b"stderr", 1),
+    ]
     assert (starts[0], end) == (0, len(data))
     assert [len(one["message"]) for one in bare(whole(chain(), data).batches)] == [length, 1]

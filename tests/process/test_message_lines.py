@@ -15,8 +15,8 @@ from hostagent.process.message_lines import RawLinesEncoder
             Batch(rows=-1, constants={}, text=Text(("t", "message"), b"1 a\\u0022\n", (b" ", b"\n"), escaped=True)),
             b'a"\n',
         ),
-        (Batch(rows=1, constants={}, names=("message", "t"), values=[(b"x", b"1")]), b"x\n"),
-        (Batch(rows=1, constants={"c": 1}, names=("a",), values=[(b"x",)]), b'{"c":1,"a":"x"}\n'),
+        (Batch(rows=1, constants={}, names=("message", "t"), cells=[b"x", b"1"]), b"x\n"),
+        (Batch(rows=1, constants={"c": 1}, names=("a",), cells=[b"x"]), b'{"c":1,"a":"x"}\n'),
         (Batch(rows=2, constants={"c": 1}, records=[{"message": "m"}, {"a": 2}]), b'm\n{"c":1,"a":2}\n'),
     ],
 )

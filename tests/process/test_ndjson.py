@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hostagent.model import Batch, Scalar, Text
 from hostagent.process.ndjson import NdjsonEncoder
+from hostagent.process.text import cells_of
 from tests.process.reading import encoded
 
 HOSTILE = [
@@ -73,12 +74,12 @@ def test_two_text_columns_are_what_orjson_writes_per_record(
 
 
 @given(st.lists(st.tuples(value, value, value), max_size=8), constants)
-def test_values_and_records_are_what_orjson_writes_per_record(
+def test_cells_and_records_are_what_orjson_writes_per_record(
     rows: list[tuple[bytes, ...]], fixed: dict[str, Scalar]
 ) -> None:
     names = ("a%b", "message", 'q"')
     expected = by_orjson(names, rows, fixed)
-    assert encoded([Batch(rows=len(rows), constants=fixed, names=names, values=rows)]) == expected
+    assert encoded([Batch(rows=len(rows), constants=fixed, names=names, cells=cells_of(rows))]) == expected
     records = [{name: value.decode() for name, value in zip(names, row, strict=True)} for row in rows]
     assert encoded([Batch(rows=len(rows), constants=fixed, records=records)]) == expected
 
@@ -99,7 +100,7 @@ def test_a_column_takes_the_place_of_a_constant() -> None:
     text = Text(("time", "message"), b"t1 x\n", (b" ", b"\n"))
     expected = b'{"host":"h","time":"t1","message":"x"}\n'
     assert encoded([Batch(rows=1, constants=fixed, text=text)]) == expected
-    assert encoded([Batch(rows=1, constants=fixed, names=("time", "message"), values=[(b"t1", b"x")])]) == expected
+    assert encoded([Batch(rows=1, constants=fixed, names=("time", "message"), cells=[b"t1", b"x"])]) == expected
     assert encoded([Batch(rows=1, constants=fixed, records=[{"time": "t1", "message": "x"}])]) == expected
 
 

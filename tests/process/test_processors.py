@@ -18,6 +18,7 @@ from hostagent.hookspecs import Processor, Wiring
 from hostagent.model import Batch, Text
 from hostagent.plugins import build_plugin_manager, collect_parts
 from hostagent.process.batches import row_count
+from hostagent.process.text import cells_of
 from tests.process.reading import encoded
 
 PARTS = collect_parts(build_plugin_manager())
@@ -42,7 +43,7 @@ def forms(written: list[tuple[str, str]]) -> dict[str, Batch]:
     return {
         "text": Batch(rows=-1, constants=CONSTANTS, text=Text(names, joined, (b"|F|", b"\n"))),
         "escaped": Batch(rows=-1, constants=CONSTANTS, text=Text(names, escaped, (b"\x01", b"\n"), escaped=True)),
-        "values": Batch(rows=len(pairs), constants=CONSTANTS, names=names, values=[*pairs]),
+        "values": Batch(rows=len(pairs), constants=CONSTANTS, names=names, cells=cells_of(pairs)),
         "records": Batch(
             rows=len(pairs), constants=CONSTANTS, records=[{"stream": one, "message": text} for one, text in written]
         ),

@@ -16,7 +16,7 @@ from hostagent.hookspecs import Framed
 from hostagent.model import Batch, Scalar, Text
 from hostagent.process.framing.joining import WRAPPED_BYTES, Line, Record, foreign_lines, frame_joined, read_lines
 from hostagent.process.lines import Utf8Breaks, cut
-from hostagent.process.text import absent_bytes, occurrences
+from hostagent.process.text import absent_bytes, cells_of, occurrences
 
 COLUMNS = ("time", "stream", "message")
 # RFC 3339 with nanoseconds whose trailing zeros are trimmed: 20 to 35 characters.
@@ -77,5 +77,5 @@ def _line(text: bytes, end: int) -> Line:
 def _batch(wrapped: bool, records: list[Record], constants: Mapping[str, Scalar]) -> Batch:
     if not wrapped:
         return foreign_lines(records, constants)
-    values: list[tuple[bytes, ...]] = [(record.time, record.stream or b"", record.text) for record in records]
-    return Batch(rows=len(values), constants=constants, names=COLUMNS, values=values)
+    cells = cells_of((record.time, record.stream or b"", record.text) for record in records)
+    return Batch(rows=len(records), constants=constants, names=COLUMNS, cells=cells)

@@ -17,6 +17,7 @@ import msgspec
 from hostagent.hookspecs import Framed
 from hostagent.model import Batch, Scalar
 from hostagent.process.framing.joining import WRAPPED_BYTES, Line, Record, frame_joined
+from hostagent.process.text import cells_of
 
 COLUMNS = ("time", "stream", "message")
 LENGTH_BYTES = 4
@@ -46,9 +47,9 @@ class DockerLocalFraming:
     """Length-prefixed records; the parts of a line over 16 KiB are joined per stream."""
 
     def frame(self, data: bytes, constants: Mapping[str, Scalar], *, final: bool, limit_bytes: int) -> Framed:
-        rows, starts, end = plain_rows(data, limit_bytes)
-        if rows and (end == len(data) or (not final and _may_grow(data, end))):
-            return Framed([Batch(rows=len(rows), constants=constants, names=COLUMNS, values=rows)], end, starts)
+        cells, starts, end = plain_cells(data, limit_bytes)
+        if cells and (end == len(data) or (not final and _may_grow(data, end))):
+            return Framed([Batch(rows=len(starts), constants=constants, names=COLUMNS, cells=cells)], end, starts)
         lines = _lines(data, final=final, limit_bytes=limit_bytes)
         return frame_joined(lines, _batch, constants, final=final, limit_bytes=limit_bytes)
 
@@ -72,13 +73,13 @@ class _Entry(NamedTuple):
     whole: bool
 
 
-def plain_rows(data: bytes, limit_bytes: int) -> tuple[list[tuple[bytes, ...]], list[int], int]:
-    """Rows of the records that hold a stream, a time and a whole line, as nearly all do; where each begins; the end.
+def plain_cells(data: bytes, limit_bytes: int) -> tuple[list[bytes], list[int], int]:
+    """A table of the records that hold a stream, a time and a whole line, as nearly all do; where each begins; the end.
 
     Ends before the first record of any other kind. Nanoseconds of our time have nine groups of seven bits, the lengths
     of Docker's lines one to three.
     """
-    rows: list[tuple[bytes, ...]] = []
+    cells: list[bytes] = []
     starts: list[int] = []
     position, stop = 0, len(data)
     while position + _LEAST_BYTES <= stop:
@@ -101,10 +102,10 @@ def plain_rows(data: bytes, limit_bytes: int) -> tuple[list[tuple[bytes, ...]], 
         ):
             break
         groups = int.from_bytes(data[position + 13 : position + 22], "little")
-        rows.append((_stamp(_joined_groups(groups)), data[position + 6 : position + 12], data[begin : begin + size]))
+        cells += (_stamp(_joined_groups(groups)), data[position + 6 : position + 12], data[begin : begin + size])
         starts.append(position)
         position = end
-    return rows, starts, position
+    return cells, starts, position
 
 
 def _joined_groups(groups: int) -> int:
@@ -246,9 +247,8 @@ def _second(seconds: int) -> bytes:
 
 
 def _batch(wrapped: bool, records: list[Record], constants: Mapping[str, Scalar]) -> Batch:
-    values: list[tuple[bytes, ...]]
     if not wrapped:
-        values = [(record.text,) for record in records]
-        return Batch(rows=len(values), constants=constants, names=("message",), values=values)
-    values = [(record.time, record.stream or b"", record.text) for record in records]
-    return Batch(rows=len(values), constants=constants, names=COLUMNS, values=values)
+        cells = [record.text for record in records]
+        return Batch(rows=len(records), constants=constants, names=("message",), cells=cells)
+    cells = cells_of((record.time, record.stream or b"", record.text) for record in records)
+    return Batch(rows=len(records), constants=constants, names=COLUMNS, cells=cells)

@@ -20,6 +20,10 @@ from hostagent.model import Batch, Delivery, Encoded, Scalar, Target, TargetChan
 INVERTED = bytes(range(255, -1, -1))
 
 
+def rows_of(batch: Batch) -> list[tuple[bytes, ...]]:
+    return list(zip(*[iter(batch.cells or [])] * len(batch.names), strict=True))
+
+
 class NoOptions(msgspec.Struct, frozen=True):
     """For a part without options."""
 
@@ -80,16 +84,16 @@ class EndedFraming:
 
     def frame(self, data: bytes, constants: Mapping[str, Scalar], *, final: bool, limit_bytes: int) -> Framed:
         *whole, rest = data.split(self._mark)
-        rows: list[tuple[bytes, ...]] = [(record,) for record in whole]
+        cells = list(whole)
         starts, at = [], 0
         for record in whole:
             starts.append(at)
             at += len(record) + len(self._mark)
         if rest and (final or len(rest) >= limit_bytes):
-            rows.append((rest[:limit_bytes],))
+            cells.append(rest[:limit_bytes])
             starts.append(at)
             at += len(rest[:limit_bytes])
-        batches = [Batch(rows=len(rows), constants=constants, names=("message",), values=rows)] if rows else []
+        batches = [Batch(rows=len(cells), constants=constants, names=("message",), cells=cells)] if cells else []
         return Framed(batches, at, starts)
 
 
@@ -112,11 +116,11 @@ class PairParser:
     def parse(self, batch: Batch) -> tuple[list[Batch], int]:
         batches: list[Batch] = []
         unparsed = 0
-        for row in batch.values or []:
+        for row in rows_of(batch):
             found = self._find(row[-1])
-            names, values = (("name", "value"), found.groups()) if found else (batch.names, row)
+            names, cells = (("name", "value"), found.groups()) if found else (batch.names, row)
             unparsed += found is None
-            batches.append(Batch(rows=1, constants=batch.constants, names=names, values=[values]))
+            batches.append(Batch(rows=1, constants=batch.constants, names=names, cells=list(cells)))
         return batches, unparsed
 
 
@@ -133,11 +137,12 @@ class ShoutProcessor:
         self._field = field
 
     def process(self, batch: Batch) -> list[Batch]:
-        if self._field not in batch.names or batch.values is None:
+        if self._field not in batch.names or batch.cells is None:
             return [batch]
         column = batch.names.index(self._field)
-        rows = [(*row[:column], row[column].upper(), *row[column + 1 :]) for row in batch.values]
-        return [Batch(rows=len(rows), constants=batch.constants, names=batch.names, values=rows)]
+        cells = batch.cells.copy()
+        cells[column :: len(batch.names)] = [value.upper() for value in cells[column :: len(batch.names)]]
+        return [Batch(rows=batch.rows, constants=batch.constants, names=batch.names, cells=cells)]
 
 
 class PlainEncoder:
@@ -148,7 +153,7 @@ class PlainEncoder:
 
     def encode(self, batch: Batch, observed_ns: int) -> Encoded:
         tags = b" ".join(f"{name}={value}".encode() for name, value in sorted(batch.constants.items()))
-        lines = [b" ".join([*row, tags]) + b"\n" for row in batch.values or []]
+        lines = [b" ".join([*row, tags]) + b"\n" for row in rows_of(batch)]
         return Encoded(b"".join(lines), len(lines))
 
     def join(self, payloads: list[bytes]) -> bytes:

@@ -24,7 +24,7 @@ class Trap:
         self._options = options
 
     def process(self, batch: Batch) -> list[Batch]:
-        data = batch.text.data if batch.text is not None else repr(batch.values or batch.records).encode()
+        data = batch.text.data if batch.text is not None else repr(batch.cells or batch.records).encode()
         if self._options.on.encode() in data and (not self._options.only_if or os.path.exists(self._options.only_if)):
             raise ZeroDivisionError("the trap has snapped")
         return [batch]
