@@ -102,7 +102,6 @@ class _Loader:
         self._single: dict[str, _Named] = {}
         self._sources: dict[str, _Named] = {}
         self._outputs: dict[str, _Named] = {}
-        self._unusable_file = False
 
     def take(self, root: Node | None, file: str) -> None:
         """Add the sections of one file; a name that another file has already is a mistake in both."""

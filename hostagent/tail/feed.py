@@ -19,7 +19,6 @@ from hostagent.tail.tailer import Cursor, Fetched, TailedFile
 class Counters(msgspec.Struct):
     """What was read for one source since start; written by the reader's thread alone."""
 
-    reads: int = 0
     raw_bytes: int = 0
     records: int = 0
     invalid_utf8: int = 0
@@ -108,7 +107,6 @@ class Feed:
         counters = self.counters.get(source)
         if counters is None:
             counters = self.counters[source] = Counters()
-        counters.reads += 1
         counters.raw_bytes += processed.consumed
         counters.records += records
         counters.invalid_utf8 += processed.invalid_utf8

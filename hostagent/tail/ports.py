@@ -6,11 +6,11 @@ real ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from hostagent.hookspecs import Encoder
-from hostagent.model import Block, Part, Processed, Scalar, Target
+from hostagent.model import Block, Part, Processed, Scalar
 
 
 class Chain(Protocol):
@@ -72,7 +72,3 @@ class Lane(Protocol):
 
     def idle(self) -> bool:
         """Nothing open, queued or unacked."""
-
-
-ChainFor = Callable[[Target], Chain]
-LanesFor = Callable[[Target], tuple[Lane, ...]]

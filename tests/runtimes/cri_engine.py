@@ -268,7 +268,3 @@ class CriEngine:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-
-    @staticmethod
-    def missing_tools() -> list[str]:
-        return [tool for tool in ("containerd", "ctr", "runc", "busybox") if shutil.which(tool) is None]

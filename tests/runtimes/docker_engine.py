@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import shutil
 import socket
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
@@ -227,7 +226,3 @@ class DockerEngine:
         code = self.call("GET", f"/exec/{made['Id']}/json")["ExitCode"]
         if code != 0:
             raise RuntimeError(f"{command!r} in {container} ended with {code}")
-
-    @staticmethod
-    def missing_tools() -> list[str]:
-        return [tool for tool in ("dockerd", "containerd", "runc", "busybox") if shutil.which(tool) is None]

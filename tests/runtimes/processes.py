@@ -90,12 +90,6 @@ class Daemon:
             self._process.wait()
             self._process = None
 
-    def freeze(self) -> None:
-        os.kill(self.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
-
     def log_tail(self) -> str:
         try:
             return self.log_path.read_text(errors="replace")[-2000:]

@@ -167,17 +167,6 @@ class Agent:
                 continue
         return inodes
 
-    def open_paths(self) -> list[str]:
-        """Where the agent's descriptors lead, as the kernel puts it: `… (deleted)` for files without a name."""
-        paths = []
-        folder = f"/proc/{self.pid}/fd"
-        for name in os.listdir(folder):
-            try:
-                paths.append(os.readlink(f"{folder}/{name}"))
-            except FileNotFoundError:
-                continue
-        return paths
-
     def __enter__(self) -> Self:
         return self
 

@@ -81,7 +81,6 @@ def _container(path: str, pod: Pod, name: str, attempt: int) -> Container:
         image="",
         state=ContainerState.EXITED,
         pod=pod,
-        log_driver="cri",
         log_path=path,
         log_format="cri",
         restarts=attempt,

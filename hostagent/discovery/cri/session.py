@@ -159,7 +159,6 @@ class CriSession:
                 labels=dict(sandbox.labels),
                 annotations=dict(sandbox.annotations),
             ),
-            log_driver="cri",
             log_path=status.log_path,
             log_format="cri" if status.log_path else "",
             log_notice=_notice_of(
@@ -171,7 +170,6 @@ class CriSession:
             exit_code=status.exit_code if state == ContainerState.EXITED else None,
             oom_killed=status.reason == OOM_REASON,
             reason=status.reason,
-            created_ns=max(status.created_at, 0),
             started_ns=max(status.started_at, 0),
             finished_ns=max(status.finished_at, 0),
         )

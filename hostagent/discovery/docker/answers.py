@@ -51,7 +51,6 @@ class ContainerConfig(msgspec.Struct, frozen=True, rename="pascal"):
     image: str = ""
     env: list[str] | None = None
     labels: dict[str, str] | None = None
-    tty: bool = False
 
 
 class State(msgspec.Struct, frozen=True, rename="pascal"):
@@ -86,7 +85,6 @@ class Inspected(msgspec.Struct, frozen=True, rename="pascal"):
 
     id: str
     name: str = ""
-    created: str = ""
     log_path: str = ""
     restart_count: int = 0
     state: State = State()

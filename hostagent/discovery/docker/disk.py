@@ -31,7 +31,6 @@ class _Stored(msgspec.Struct, frozen=True, rename="pascal"):
 
     id: str = msgspec.field(name="ID")
     name: str = ""
-    created: str = ""
     driver: str = ""
     config: ContainerConfig = ContainerConfig()
     mount_points: dict[str, MountPoint] | None = None
@@ -57,7 +56,6 @@ def fresh_from_disk(host_root: str, docker_root: str, container_id: str) -> Insp
     return Inspected(
         id=container_id,
         name=stored.name,
-        created=stored.created,
         state=State(status="created"),
         config=stored.config,
         host_config=host_config,

@@ -163,7 +163,6 @@ def container_from(
         env=environment(facts.config.env or ()),
         labels=facts.config.labels or {},
         pod=pod,
-        log_driver=driver,
         log_path=log_path,
         log_format=log_format,
         log_notice=notice,
@@ -173,7 +172,6 @@ def container_from(
         exit_code=facts.state.exit_code if state == ContainerState.EXITED else None,
         oom_killed=facts.state.oom_killed,
         reason=facts.state.error,
-        created_ns=nanoseconds(facts.created),
         started_ns=nanoseconds(facts.state.started_at),
         finished_ns=nanoseconds(facts.state.finished_at),
     )

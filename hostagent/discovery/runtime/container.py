@@ -70,7 +70,6 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     labels: Mapping[str, str] = {}
     annotations: Mapping[str, str] = {}
     pod: Pod | None = None
-    log_driver: str = ""
     log_path: str = ""
     log_format: str = ""
     log_notice: Notice | None = None
@@ -80,7 +79,6 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     oom_killed: bool = False
     reason: str = ""
-    created_ns: int = 0
     started_ns: int = 0
     finished_ns: int = 0
 

@@ -26,8 +26,6 @@ class LossReason(StrEnum):
     DELETED = "deleted"  # the file was deleted and no descriptor was left to read it
     DELETED_OVER_BUDGET = "deleted_over_budget"  # deleted, and no room to hold on to it
     CHANGED = "changed"  # the content before the position was overwritten
-    UNREADABLE = "unreadable"  # the disk or the filesystem answered with an error
-    SKIPPED = "skipped"  # an operator said so
     SPOOL_DROPPED = "spool_dropped"  # when_full: drop_oldest
     SPOOL_DAMAGED = "spool_damaged"
     SPOOL_MISSING = "spool_missing"  # a spool segment is gone
