@@ -77,7 +77,9 @@ class Checkpoint:
         try:
             data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         except OSError as error:
-            raise StateError(f"data_dir {data_dir}: can't make the directory: {error.strerror}") from error
+            raise StateError(
+                f"data_dir {data_dir}: can't make the directory ({error.strerror}): make it, or name another"
+            ) from error
         lock = DirectoryLock.acquire(data_dir)
         try:
             return cls(data_dir, clock, lock)
