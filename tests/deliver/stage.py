@@ -1,4 +1,4 @@
-"""What the tests of delivery share: parts to deliver, a lane around a given output, and waiting for a condition.
+"""What the tests of delivery share: parts to deliver, and a lane around a given output.
 
 The output is a program of answers here, since it is the far side of what is tested; everything between
 is the real thing.
@@ -25,13 +25,6 @@ from hostagent.state.letters import LetterPart
 from hostagent.state.spool.spool import Spool
 
 DEADLINE_S = 20.0
-
-
-def wait_for(condition: Callable[[], object], what: str = "the condition") -> None:
-    until = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < until, f"{what} did not come true in {DEADLINE_S:g} s"
-        time.sleep(0.002)
 
 
 class LineEncoder:

@@ -16,8 +16,8 @@ from hostagent.deliver.compress import build_compressor
 from hostagent.deliver.outputs.file import FileOptions, FileOutput
 from hostagent.errors import TemporaryError
 from hostagent.model import Delivery
-from tests.deliver.stage import wait_for
 from tests.support.directories import small_disk
+from tests.support.waiting import wait_for
 
 
 def delivery(number: int, compression: str = "none", text: bytes = b"") -> Delivery:

@@ -13,8 +13,9 @@ from hostagent.deliver.credits import Credits
 from hostagent.errors import PermanentError, TemporaryError
 from hostagent.model import Block, Delivery, Outcome, Verdict
 from hostagent.state.spool.spool import Spool
-from tests.deliver.stage import LineEncoder, ScriptedOutput, Stage, part, wait_for
+from tests.deliver.stage import LineEncoder, ScriptedOutput, Stage, part
 from tests.state.values import Losses
+from tests.support.waiting import wait_for
 
 
 def counted(stage: Stage) -> tuple[int, int, int, int]:

@@ -19,8 +19,9 @@ from hostagent.state.database.transit import SpoolChange
 from hostagent.state.dead_letters import DeadLetters
 from hostagent.state.letters import DEAD_LETTERS_DIRECTORY, read_entries, read_records
 from hostagent.state.spool.spool import Spool
-from tests.deliver.stage import ScriptedOutput, Stage, wait_for
+from tests.deliver.stage import ScriptedOutput, Stage
 from tests.support.directories import small_disk
+from tests.support.waiting import wait_for
 
 
 class Backend:

@@ -12,7 +12,8 @@ from hostagent.deliver.outputs.blackhole import BlackholeOptions, BlackholeOutpu
 from hostagent.deliver.outputs.stdout import StdoutOptions, StdoutOutput, pretty_lines
 from hostagent.errors import TemporaryError
 from hostagent.model import Delivery
-from tests.deliver.stage import Stage, wait_for
+from tests.deliver.stage import Stage
+from tests.support.waiting import wait_for
 
 BODY = b'{"message":"hello","time":"12:00","path":"/var/log/a.log","level":"info","n":3}\n{"message":"two"}\n'
 

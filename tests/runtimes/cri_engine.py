@@ -25,7 +25,8 @@ from google.protobuf.message import Message
 
 from hostagent.discovery.cri.proto import cri_pb2 as cri
 from tests.runtimes.image import BUSYBOX_IMAGE, PAUSE_IMAGE, docker_archive, rootfs_tar
-from tests.runtimes.processes import Daemon, cgroup_of, end_leftovers, new_base, wait_until
+from tests.runtimes.processes import Daemon, cgroup_of, end_leftovers, new_base
+from tests.support.waiting import NotInTimeError, wait_for
 
 CALL_TIMEOUT_S = 60.0
 Answer = TypeVar("Answer", bound=Message)
@@ -101,7 +102,7 @@ class CriEngine:
         self.containerd.start()
 
     def close(self) -> None:
-        with contextlib.suppress(grpc.RpcError, TimeoutError):
+        with contextlib.suppress(grpc.RpcError, NotInTimeError):
             self.remove_all()
         self._close_channel()
         self.containerd.stop()
@@ -230,7 +231,7 @@ class CriEngine:
 
     def remove_all(self) -> None:
         """Remove every pod with its logs. A runtime that was just killed and started needs more than one try."""
-        wait_until(self._all_removed, "removal of all pods")
+        wait_for(self._all_removed, "removal of all pods")
         shutil.rmtree(self.log_root, ignore_errors=True)
 
     def _all_removed(self) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from hostagent.discovery.runtime.container import Container, ContainerChange, ContainerRuntime
 from hostagent.hookspecs import Notice
-from tests.runtimes.processes import wait_until
+from tests.support.waiting import wait_for
 
 
 class Picture:
@@ -60,18 +60,18 @@ class Picture:
             found = self.now.get(container_id)
             return found is not None and condition(found)
 
-        wait_until(holds, f"container {container_id[:12]} as expected, now {self.now.get(container_id)}")
+        wait_for(holds, f"container {container_id[:12]} as expected, now {self.now.get(container_id)}")
         return self.now[container_id]
 
     def wait_gone(self, container_id: str) -> None:
-        wait_until(lambda: container_id not in self.now, f"removal of {container_id[:12]}")
+        wait_for(lambda: container_id not in self.now, f"removal of {container_id[:12]}")
 
     def seen(self) -> set[str]:
         return {container.id for _, container in list(self.changes)}
 
     def wait_notice(self, text: str) -> Notice:
-        wait_until(lambda: any(text in str(one) for one in self._runtime.notices()), f"a notice with {text!r}")
+        wait_for(lambda: any(text in str(one) for one in self._runtime.notices()), f"a notice with {text!r}")
         return next(one for one in self._runtime.notices() if text in str(one))
 
     def wait_no_notices(self) -> None:
-        wait_until(lambda: not self._runtime.notices(), "the end of all notices")
+        wait_for(lambda: not self._runtime.notices(), "the end of all notices")

@@ -12,28 +12,18 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-START_DEADLINE_S = 30.0
+from tests.support.waiting import NotInTimeError, wait_for
+
 STOP_DEADLINE_S = 15.0
-POLL_S = 0.02
 # The file in a runtime's directory that says which test run it belongs to.
 OWNER = "owner.pid"
 
 
 class RuntimeStartError(RuntimeError):
     """A daemon did not come up; the message holds the end of its log."""
-
-
-def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = START_DEADLINE_S) -> None:
-    """Return as soon as the condition holds, or say what was waited for in vain."""
-    end = time.monotonic() + deadline_s
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"{what}: not reached within {deadline_s} s")
-        time.sleep(POLL_S)
 
 
 class Daemon:
@@ -65,8 +55,8 @@ class Daemon:
             return self._ready()
 
         try:
-            wait_until(came_up, f"start of {self._argv[0]}")
-        except TimeoutError as error:
+            wait_for(came_up, f"start of {self._argv[0]}")
+        except NotInTimeError as error:
             self.stop()
             raise RuntimeStartError(f"{error}: {self.log_tail()}") from error
 
@@ -121,11 +111,11 @@ def end_leftovers(base: Path, cgroup: str) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    with contextlib.suppress(TimeoutError):
-        wait_until(
+    with contextlib.suppress(NotInTimeError):
+        wait_for(
             lambda: not list(processes_in_cgroup(cgroup)) and not list(processes_naming(base)),
             "end of the runtime's processes",
-            STOP_DEADLINE_S,
+            timeout_s=STOP_DEADLINE_S,
         )
     for mount_point in reversed(mounts_below(base)):
         subprocess.run(["umount", "-l", mount_point], check=False, stderr=subprocess.DEVNULL)

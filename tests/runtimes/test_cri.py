@@ -18,8 +18,8 @@ from hostagent.discovery.runtime.container import ContainerState, Mount
 from tests.runtimes.cri_engine import CriContainer, CriEngine
 from tests.runtimes.fixtures import NEEDS_CRI
 from tests.runtimes.picture import Picture
-from tests.runtimes.processes import wait_until
 from tests.runtimes.socket_proxy import SocketProxy
+from tests.support.waiting import wait_for
 
 pytestmark = NEEDS_CRI
 # Faults must be found by their own signs, not by the next routine look.
@@ -64,7 +64,7 @@ def test_a_container_is_described_whole(cri_runtime: CriEngine, picture: Picture
     assert found.pid == json.loads(cri_runtime.status(made, verbose=True).info["info"])["pid"]
     assert (found.log_format, found.log_path) == ("cri", str(made.log_path))
     assert Mount("/mounted", str(tmp_path), "bind") in found.mounts
-    wait_until((Path(found.roots[0]) / "var/log/kept.log").exists, "the file in the container")
+    wait_for((Path(found.roots[0]) / "var/log/kept.log").exists, "the file in the container")
     # The merged root is gone with the process, what was written stays.
     cri_runtime.stop_container(made)
     assert (Path(found.roots[1]) / "var/log/kept.log").read_text() == "kept\n"
@@ -91,20 +91,20 @@ def test_containers_that_live_for_milliseconds_are_all_seen(cri_runtime: CriEngi
 
     def live(number: int) -> str:
         made = cri_runtime.run(pod, f"c{number}", ["echo", str(number)])
-        wait_until(lambda: cri_runtime.exited(made), "end of the container")
+        wait_for(lambda: cri_runtime.exited(made), "end of the container")
         return made.id
 
     with ThreadPoolExecutor(4) as pool:
         made = set(pool.map(live, range(20)))
-    wait_until(lambda: picture.seen() == made, "every container")
+    wait_for(lambda: picture.seen() == made, "every container")
 
 
 def test_containers_that_ended_before_the_start_are_found(cri_runtime: CriEngine) -> None:
     made = cri_runtime.run(cri_runtime.run_pod("web-0"), "nginx", ["true"])
-    wait_until(lambda: cri_runtime.exited(made), "end of the container")
+    wait_for(lambda: cri_runtime.exited(made), "end of the container")
     with Picture.of(follow_cri(str(cri_runtime.socket), Clock(), NEVER_S)) as picture:
         assert picture.wait_for(made.id).state == ContainerState.EXITED
-        wait_until(lambda: picture.listed is not None, "the end of the list")
+        wait_for(lambda: picture.listed is not None, "the end of the list")
         assert picture.listed == frozenset({made.id})
 
 
@@ -243,7 +243,7 @@ def test_a_runtime_without_events_is_listed_again_and_again(other_runtime: tuple
         assert found.log_path == "/var/log/x.log"
         assert found.log_notice is not None
         assert "only its output" in found.log_notice.message
-        wait_until(lambda: runtime.listed > 10, "the lists at the start and some more")
+        wait_for(lambda: runtime.listed > 10, "the lists at the start and some more")
         runtime.state = cri.CONTAINER_EXITED
         picture.wait_for("c1", lambda one: one.state == ContainerState.EXITED)
 
@@ -255,7 +255,7 @@ def test_a_runtime_with_cri_s_own_events_is_listened_to(other_runtime: tuple[Pat
         picture.wait_for("c1", lambda one: one.state == ContainerState.RUNNING)
         runtime.events.put(cri.ContainerEventResponse(container_id="c1").SerializeToString())
         # A list at the start, three to make up for what came before the subscription, one for each question.
-        wait_until(lambda: runtime.listed >= 6, "the lists at the start")
+        wait_for(lambda: runtime.listed >= 6, "the lists at the start")
         runtime.state = cri.CONTAINER_EXITED
         event = cri.ContainerEventResponse(
             container_id="c1", container_event_type=cri.CONTAINER_STOPPED_EVENT

@@ -18,8 +18,8 @@ from tests.runtimes.collection import Collection
 from tests.runtimes.cri_engine import CriContainer, CriEngine
 from tests.runtimes.docker_engine import DockerEngine
 from tests.runtimes.fixtures import NEEDS_CRI, NEEDS_DOCKER
-from tests.runtimes.processes import wait_until
 from tests.runtimes.socket_proxy import SocketProxy
+from tests.support.waiting import wait_for
 
 # How many containers a test of many makes, and for how many seconds a fault or a flood lasts; the figures for a release
 # are taken with 500 containers, 30 s without events and 20 s of flood.
@@ -95,7 +95,7 @@ def test_containers_that_start_while_the_agent_does(docker_runtime: DockerEngine
 
     with Collection.of(tmp_path, docker_url(docker_runtime)) as collection, ThreadPoolExecutor(AT_A_TIME) as pool:
         coming = [pool.submit(start, number) for number in range(MANY)]
-        wait_until(lambda: sum(one.done() for one in coming) > MANY // 4, "the first containers")
+        wait_for(lambda: sum(one.done() for one in coming) > MANY // 4, "the first containers")
         collection.agent.start()
         collection.wait_for(dict(one.result() for one in coming))
 
@@ -137,7 +137,7 @@ def test_what_was_printed_while_the_agent_was_down(docker_runtime: DockerEngine,
         talker = docker_runtime.run(["sh", "-c", TALK])
         early = docker_runtime.run(["echo", "early"])
         collection.wait_for({early: ["early"]})
-        wait_until(lambda: len(collection.messages(talker)) > 100, "lines of the talker")
+        wait_for(lambda: len(collection.messages(talker)) > 100, "lines of the talker")
         collection.agent.stop() if how == "stop" else collection.agent.kill()
         ended = docker_runtime.run(["echo", "ended meanwhile"])
         docker_runtime.wait(ended)
@@ -153,7 +153,7 @@ def test_restarts_renames_and_pauses_under_load(docker_runtime: DockerEngine, tm
         collection.agent.start()
         container = docker_runtime.run(["sh", "-c", TALK], name="first-name")
         for number in range(20):
-            wait_until(lambda n=number: len(collection.messages(container)) > 50 * n, "more lines")  # type: ignore[misc]
+            wait_for(lambda n=number: len(collection.messages(container)) > 50 * n, "more lines")  # type: ignore[misc]
             docker_runtime.act(container, "restart", t=0)
             if number == 10:
                 docker_runtime.act(container, "rename", name="second-name")
@@ -190,7 +190,7 @@ def test_docker_rotating_many_times_a_second(docker_runtime: DockerEngine, tmp_p
             return len(came) >= lines
 
         # Sooner than the slow scan that would find anything left lying.
-        wait_until(all_came, "every line", 30.0)
+        wait_for(all_came, "every line")
         used_s = cpu_s(collection.agent.pid) - used_s
         assert sorted(came) == list(range(1, lines + 1))
         print(f"{driver}: {lines / took_s:.0f} lines/s for {took_s:.1f} s, {used_s / took_s:.3f} of a core")
@@ -206,7 +206,7 @@ def test_pods_that_come_and_go_are_collected_and_tagged(cri_runtime: CriEngine, 
             labels = {"io.kubernetes.pod.namespace": "kube-system"}
             pod = cri_runtime.run_pod(f"web-{number}", namespace="shop")
             made = cri_runtime.run(pod, "nginx", ["echo", f"line {number}"], labels=labels)
-            wait_until(lambda: cri_runtime.exited(made), "end of the container")
+            wait_for(lambda: cri_runtime.exited(made), "end of the container")
             cri_runtime.remove_pod(pod.id)
             return made
 
@@ -229,10 +229,10 @@ def test_a_log_that_is_rotated_under_load(cri_runtime: CriEngine, tmp_path: Path
         made = cri_runtime.run(cri_runtime.run_pod("web-0"), "nginx", ["sh", "-c", TALK])
         rotated = []
         for number in range(5):
-            wait_until(lambda n=number: len(collection.messages(made.id)) > 200 * n, "more lines")  # type: ignore[misc]
+            wait_for(lambda n=number: len(collection.messages(made.id)) > 200 * n, "more lines")  # type: ignore[misc]
             rotated.append(cri_runtime.rotate_log(made, f"20260101-00000{number}"))
         tell_to_end(cri_runtime, made)
-        wait_until(lambda: cri_runtime.exited(made), "end of the container")
+        wait_for(lambda: cri_runtime.exited(made), "end of the container")
         written = b"".join(path.read_bytes() for path in (*rotated, made.log_path)).decode().splitlines()
         assert len(written) > 800
         collection.wait_for({made.id: [line.split(" ", 3)[3] for line in written]})
@@ -249,7 +249,7 @@ def test_a_container_of_a_pod_that_restarts_under_load(cri_runtime: CriEngine, t
         for number in range(20):
             one = cri_runtime.run(pod, "nginx", ["sh", "-c", TALK])
             made.append(one)
-            wait_until(lambda one=one: len(collection.messages(one.id)) > 50, "some lines")  # type: ignore[misc]
+            wait_for(lambda one=one: len(collection.messages(one.id)) > 50, "some lines")  # type: ignore[misc]
             cri_runtime.stop_container(one)
             expected[one.id] = [line.split(" ", 3)[3] for line in one.log_path.read_text().splitlines()]
             if number % 3 == 2:
@@ -275,13 +275,13 @@ def test_long_lines_across_rotations_with_older_logs_compressed(cri_runtime: Cri
         rotated: list[Path] = []
         for number in range(8):
             more = len(collection.messages(made.id)) + 5
-            wait_until(lambda n=more: len(collection.messages(made.id)) > n, "more lines")  # type: ignore[misc]
+            wait_for(lambda n=more: len(collection.messages(made.id)) > n, "more lines")  # type: ignore[misc]
             rotated.append(cri_runtime.rotate_log(made, f"20260101-00000{number}"))
             if len(rotated) > 1:
                 subprocess.run(["gzip", str(rotated[-2])], check=True)
         tell_to_end(cri_runtime, made)
-        wait_until(lambda: cri_runtime.exited(made), "end of the container")
-        wait_until(lambda: collection.messages(made.id)[-1:] == ["end"], "the last line", 30.0)
+        wait_for(lambda: cri_runtime.exited(made), "end of the container")
+        wait_for(lambda: collection.messages(made.id)[-1:] == ["end"], "the last line")
         messages = collection.messages(made.id)
         assert [message.partition(" ")[0] for message in messages[:-1]] == list(map(str, range(1, len(messages))))
         assert {message.partition(" ")[2] for message in messages[:-1]} == {"x" * 300_000}
@@ -295,7 +295,7 @@ def test_pods_whose_logs_outlive_them(cri_runtime: CriEngine, tmp_path: Path) ->
         def live(pod_name: str) -> CriContainer:
             pod = cri_runtime.run_pod(pod_name, namespace="shop")
             made = cri_runtime.run(pod, "nginx", ["echo", pod_name])
-            wait_until(lambda: cri_runtime.exited(made), "end of the container")
+            wait_for(lambda: cri_runtime.exited(made), "end of the container")
             return made
 
         collection.agent.start()
@@ -343,7 +343,7 @@ def test_a_container_that_was_removed_while_the_agent_was_down_is_in_the_ledger(
         database = f"file:{collection.agent.directory}/state/checkpoint.db?mode=ro"
         with contextlib.closing(sqlite3.connect(database, uri=True)) as ledger:
             query = "select cast(path as text), reason from losses"
-            wait_until(lambda: ledger.execute(query).fetchall() == [(path, "deleted")], "the loss in the ledger")
+            wait_for(lambda: ledger.execute(query).fetchall() == [(path, "deleted")], "the loss in the ledger")
 
 
 @NEEDS_DOCKER
@@ -358,16 +358,16 @@ def test_how_containers_ended_arrives_once(docker_runtime: DockerEngine, tmp_pat
         collection.agent.start()
         collection.agent.wait_ready()
         failed = docker_runtime.run(["sh", "-c", "exit 3"], name="failed")
-        wait_until(lambda: ends(failed) == [("exited", 3, False, "failed")], "the end of a container")
+        wait_for(lambda: ends(failed) == [("exited", 3, False, "failed")], "the end of a container")
         docker_runtime.act(failed, "start")
-        wait_until(lambda: len(ends(failed)) == 2, "its second end")
+        wait_for(lambda: len(ends(failed)) == 2, "its second end")
         collection.agent.kill()
         meanwhile = docker_runtime.run(["true"], name="meanwhile")
         docker_runtime.wait(meanwhile)
         collection.agent.start()
-        wait_until(lambda: ends(meanwhile) == [("exited", 0, False, "meanwhile")], "what ended while it was down")
+        wait_for(lambda: ends(meanwhile) == [("exited", 0, False, "meanwhile")], "what ended while it was down")
         last = docker_runtime.run(["sh", "-c", "kill -9 $$"], name="last")
-        wait_until(lambda: len(ends(last)) == 1, "the last end")
+        wait_for(lambda: len(ends(last)) == 1, "the last end")
         assert len(ends(failed)) == 2
         assert len(ends(meanwhile)) == 1
 

@@ -15,8 +15,8 @@ from hostagent.discovery.runtime.container import ContainerState, Mount
 from tests.runtimes.docker_engine import DockerEngine
 from tests.runtimes.fixtures import NEEDS_DOCKER
 from tests.runtimes.picture import Picture
-from tests.runtimes.processes import wait_until
 from tests.runtimes.socket_proxy import SocketProxy
+from tests.support.waiting import wait_for
 
 pytestmark = NEEDS_DOCKER
 # Faults must be found by their own signs, not by the next routine look.
@@ -106,7 +106,7 @@ def test_containers_that_live_for_milliseconds_are_all_seen(docker_runtime: Dock
 
     with ThreadPoolExecutor(4) as pool:
         made = set(pool.map(live, range(40)))
-    wait_until(lambda: not picture.now, "removal of every container")
+    wait_for(lambda: not picture.now, "removal of every container")
     assert picture.seen() == made
     picture.wait_no_notices()
 
@@ -117,7 +117,7 @@ def test_containers_that_ended_before_the_start_are_found(docker_runtime: Docker
     with Picture.of(follow_docker(str(docker_runtime.socket), Clock(), NEVER_S)) as picture:
         found = picture.wait_for(container)
         assert (found.state, found.exit_code) == (ContainerState.EXITED, 3)
-        wait_until(lambda: picture.listed is not None, "the end of the list")
+        wait_for(lambda: picture.listed is not None, "the end of the list")
         assert picture.listed == frozenset({container})
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from tests.runtimes.cri_engine import CriEngine
 from tests.runtimes.docker_engine import DockerEngine
 from tests.runtimes.fixtures import NEEDS_CRI, NEEDS_DOCKER
-from tests.runtimes.processes import cgroup_directories, cgroup_of, mounts_below, processes_naming, wait_until
+from tests.runtimes.processes import cgroup_directories, cgroup_of, mounts_below, processes_naming
+from tests.support.waiting import wait_for
 
 
 def left_behind(base: Path, cgroup: str) -> list[str]:
@@ -33,7 +34,7 @@ def test_docker_keeps_what_a_container_prints(docker_runtime: DockerEngine) -> N
 def test_docker_removes_a_finished_container_with_its_log(docker_runtime: DockerEngine) -> None:
     container = docker_runtime.run(["true"], auto_remove=True)
     docker_runtime.wait(container)
-    wait_until(lambda: docker_runtime.containers() == [], "removal of the container")
+    wait_for(lambda: docker_runtime.containers() == [], "removal of the container")
     assert not (docker_runtime.data_root / "containers" / container).exists()
 
 
@@ -43,10 +44,10 @@ def test_cri_keeps_what_a_container_prints_across_rotation(cri_runtime: CriEngin
     container = cri_runtime.run(
         pod, "nginx", ["sh", "-c", "echo one; while [ ! -e /go ]; do sleep 0.01; done; echo two"]
     )
-    wait_until(lambda: b" one\n" in container.log_path.read_bytes(), "the first line")
+    wait_for(lambda: b" one\n" in container.log_path.read_bytes(), "the first line")
     rotated = cri_runtime.rotate_log(container)
     cri_runtime.execute(container, ["touch", "/go"])
-    wait_until(lambda: cri_runtime.exited(container), "end of the container")
+    wait_for(lambda: cri_runtime.exited(container), "end of the container")
     assert rotated.read_bytes().endswith(b" stdout F one\n")
     assert container.log_path.read_bytes().endswith(b" stdout F two\n")
 

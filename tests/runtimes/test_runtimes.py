@@ -12,8 +12,8 @@ from tests.runtimes.cri_engine import CriEngine
 from tests.runtimes.docker_engine import DockerEngine
 from tests.runtimes.fixtures import NEEDS_CRI, NEEDS_DOCKER
 from tests.runtimes.picture import Picture
-from tests.runtimes.processes import wait_until
 from tests.runtimes.socket_proxy import SocketProxy
+from tests.support.waiting import wait_for
 
 
 @NEEDS_DOCKER
@@ -30,7 +30,7 @@ def test_runtimes_in_their_usual_places_are_found(
     (runtime,) = runtimes_of((), Clock(), str(tmp_path))
     with SocketProxy.before(docker_runtime.socket, docker_socket), Picture.of(runtime) as picture:
         picture.wait_for(in_docker)
-        wait_until(lambda: picture.listed is not None, "the end of the list")
+        wait_for(lambda: picture.listed is not None, "the end of the list")
         # Nobody asked for the others.
         picture.wait_no_notices()
         with SocketProxy.before(cri_runtime.socket, cri_socket):
@@ -43,7 +43,7 @@ def test_runtimes_in_their_usual_places_are_found(
 def test_no_runtime_at_all_is_said_once(tmp_path: Path) -> None:
     (runtime,) = runtimes_of((), Clock(), str(tmp_path))
     with Picture.of(runtime) as picture:
-        wait_until(lambda: picture.listed is not None, "the end of the list")
+        wait_for(lambda: picture.listed is not None, "the end of the list")
         assert picture.listed == frozenset()
         assert len(runtime.notices()) == 1
         assert "runtimes" in picture.wait_notice("no container runtime answers").hint
