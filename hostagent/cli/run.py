@@ -26,10 +26,12 @@ def run(ctx: click.Context, config_path: str, once: bool) -> None:
 
     Ends on SIGTERM or Ctrl-C, after what has been read is delivered or kept for next time.
     """
+    from hostagent.daemon.memory import made_to_stay
     from hostagent.daemon.signals import Signals
 
     signals = Signals()
     # Loading the agent takes long enough for somebody to change their mind.
-    from hostagent.daemon.agent import run as run_agent
+    with made_to_stay():
+        from hostagent.daemon.agent import run as run_agent
 
     ctx.exit(run_agent(Path(config_path), signals, once=once))

@@ -15,7 +15,7 @@ from hostagent.config.checks import config_notices
 from hostagent.config.listen import parse_listen
 from hostagent.config.parts import Parts
 from hostagent.daemon.finding import Finding
-from hostagent.daemon.memory import Memory
+from hostagent.daemon.memory import Memory, made_to_stay
 from hostagent.daemon.network import NetworkWatch
 from hostagent.daemon.reloading import Reloading
 from hostagent.daemon.reports import Reports
@@ -55,12 +55,14 @@ FORGET_AFTER_NS = 48 * 3600 * 1_000_000_000
 
 def run(config_path: Path, signals: Signals, *, once: bool) -> int:
     """Run the agent in the foreground until a signal ends it, or, with `once`, until what is there is delivered."""
-    plugins = build_plugin_manager()
-    parts = collect_parts(plugins)
-    config = load_checked(config_path, parts)
-    start_logging(config.log)
-    clock = Clock()
-    return Daemon(Assembly(config, plugins, parts, clock), config_path, parts, clock, signals).run(once=once)
+    with made_to_stay():
+        plugins = build_plugin_manager()
+        parts = collect_parts(plugins)
+        config = load_checked(config_path, parts)
+        start_logging(config.log)
+        clock = Clock()
+        daemon = Daemon(Assembly(config, plugins, parts, clock), config_path, parts, clock, signals)
+    return daemon.run(once=once)
 
 
 class Daemon:
