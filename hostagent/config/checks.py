@@ -133,4 +133,8 @@ def config_notices(config: Config) -> list[Notice]:
             if not os.path.isdir(directory):
                 message = f"{directory} does not exist yet; its files are read once it does"
                 notices.append(Notice(f"source {name}", message, "check the spelling if it should exist"))
+        for output in getattr(source.options, "declared_outputs", ()):
+            if output not in config.outputs:
+                message = f"declared_outputs offers `{output}`, and there is no such output"
+                notices.append(Notice(f"source {name}", message, f"outputs are {', '.join(config.outputs)}"))
     return notices

@@ -225,7 +225,8 @@ class _Loader:
     ) -> dict[str, Any] | None:
         """The base options of a source or output that need no part, and the options of its component."""
         if not isinstance(named.node, MapNode):
-            self._problems.add(named.node.place, f"expected a mapping, found {describe(named.node)}")
+            hint = f"write `type: …` and the {kind}'s other options beneath its name"
+            self._problems.add(named.node.place, f"expected a mapping, found {describe(named.node)}", hint)
             return None
         base = {option.key: option for option in options_of(struct) if option.key not in ("name", "options")}
         component = _component(kind, named.node, components, self._parts, self._problems)

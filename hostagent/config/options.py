@@ -67,10 +67,11 @@ def read_struct(
     struct: type[msgspec.Struct], node: Node, problems: Problems, *, also: Collection[str] = (), what: str = "option"
 ) -> Any:  # noqa: ANN401 - an instance of `struct`, or INVALID
     """Build a Struct from a mapping. `also` are keys that belong to somebody else and are passed over."""
-    if not isinstance(node, MapNode):
-        problems.add(node.place, f"expected a mapping, found {describe(node)}")
-        return INVALID
     options = {option.key: option for option in options_of(struct)}
+    if not isinstance(node, MapNode):
+        hint = f"its options are {', '.join(sorted(options))}" if options else ""
+        problems.add(node.place, f"expected a mapping, found {describe(node)}", hint)
+        return INVALID
     values: dict[str, Any] = {}
     for key, (place, value) in node.items.items():
         if problems.full:

@@ -38,6 +38,16 @@ def config(tmp_path: Path) -> str:
     return str(path)
 
 
+def test_an_offered_output_that_is_not_there_is_noted(tmp_path: Path) -> None:
+    path = tmp_path / "hostagent.yaml"
+    source = "{type: containers, declared_outputs: [main, audit]}"
+    path.write_text(f"data_dir: {tmp_path}/state\nsources: {{c: {source}}}\noutputs: {{main: {{type: blackhole}}}}\n")
+    run = call("check", "-c", str(path))
+    assert run.exit_code == 0
+    assert run.stdout.count("there is no such output") == 1
+    assert "declared_outputs offers `audit`" in run.stdout
+
+
 def test_a_valid_configuration_is_summed_up_with_what_may_not_be_meant(config: str, tmp_path: Path) -> None:
     run = call("check", "-c", config)
     assert run.exit_code == 0

@@ -208,6 +208,8 @@ def test_a_mistake_has_a_place_and_says_what_was_expected(problems: Problems, te
     "text, message, hint",
     [
         ("sources: {a: {type: containers, format: regex}}", "unknown framing type", "`regex` goes under `parse`"),
+        ("sources: {a: {type: containers, multiline: x}}", "expected a mapping", "its options are continue, end,"),
+        ("sources: {a: containers}", "expected a mapping", "write `type: …` and the source's other options"),
         ("host: 'web\n", "begins at line 1", "a quote or bracket is never closed"),
         ("api: {listen: [a\nhost: x\n", "begins at line 1", "missing comma or bracket"),
         ("sources:\n  a:\n  type: file\n   include: [a]\n", "not valid YAML", "indent this line"),
