@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from hostagent.state.database.recovery import sync_directory
 from tests.support.waiting import wait_for
 from tests.torture.faults.fault import Fault, healthy, start, start_healthy
 from tests.torture.world import World
@@ -25,6 +26,7 @@ def _fill(directory: Callable[[World], Path]) -> Callable[[World], None]:
 def _empty(directory: Callable[[World], Path]) -> Callable[[World], None]:
     def heal(world: World) -> None:
         (directory(world) / "ballast").unlink()
+        sync_directory(directory(world))  # or the next power cut brings it back
         healthy(world)
 
     return heal
