@@ -1,7 +1,8 @@
 """Where damaged parts of the state go: kept for a person to look at, never read by the agent again.
 
-Names say when and what: `20260131T120000Z-checkpoint.db`. The folder is bounded, its oldest entries make room for new
-ones, and nothing here may stop a start: what can't be kept is let go and said so.
+Names say when and what: `20260131T120000Z-checkpoint.db`. The folder is bounded by a size and by a share of the free
+disk, its oldest entries make room for new ones, and nothing here may stop a start: what can't be kept is let go and
+said so.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pathlib import Path
 from hostagent.clock import Clock
 
 MAX_BYTES = 512 * 1024 * 1024
+MAX_SHARE = 0.25
+"""Of what the disk would have free without it: what is kept for a person must not be why the agent has no room."""
 
 
 class Quarantine:
@@ -59,10 +62,18 @@ class Quarantine:
                 status = path.lstat()
                 entries.append((status.st_ctime_ns, status.st_size, path))
         total = sum(size for _, size, _ in entries)
+        limit_bytes = self._limit_bytes(total)
         for _, size, path in sorted(entries):
-            if total <= self._max_bytes:
+            if total <= limit_bytes:
                 break
             if path != sparing:
                 with contextlib.suppress(OSError):
                     path.unlink()
                     total -= size
+
+    def _limit_bytes(self, held_bytes: int) -> int:
+        try:
+            disk = os.statvfs(self.directory)
+        except OSError:
+            return self._max_bytes
+        return min(self._max_bytes, int(MAX_SHARE * (disk.f_bavail * disk.f_frsize + held_bytes)))

@@ -34,6 +34,19 @@ def small_ext4(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.requires(root=True, tools=["mount"])
+def test_what_is_kept_of_damaged_files_leaves_most_of_a_small_disk_free(small_disk: Path) -> None:
+    data_dir = small_disk / "data"
+    for _ in range(20):
+        Checkpoint.open(data_dir, HandClock()).close()
+        (data_dir / "checkpoint.db").write_bytes(b"no database any more".ljust(MIB // 2))
+    checkpoint = Checkpoint.open(data_dir, HandClock())
+    kept = [path.stat().st_size for path in (data_dir / "quarantine").iterdir()]
+    assert MIB // 2 <= sum(kept) <= MIB
+    checkpoint.add_files([file_row()])
+    checkpoint.close()
+
+
+@pytest.mark.requires(root=True, tools=["mount"])
 def test_the_checkpoint_waits_out_a_full_disk(small_disk: Path) -> None:
     checkpoint = Checkpoint.open(small_disk / "data", HandClock())
     (file,) = checkpoint.add_files([file_row()])
