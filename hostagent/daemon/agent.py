@@ -39,7 +39,7 @@ from hostagent.tail.files.openfiles import OpenFiles
 from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.places import Places
 from hostagent.tail.reader import Reader
-from hostagent.tail.resume import resume_inflight
+from hostagent.tail.recut import Reclaiming, resume_inflight
 from hostagent.tail.watching.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ class Daemon:
             clock=clock,
             rescan_interval_s=config.limits.rescan_interval_s,
             max_deleted_bytes=config.limits.max_deleted_bytes,
+            reclaiming=Reclaiming(self.registry, self.checkpoint, clock),
         )
         self.finding = Finding(self.reader, clock)
         self.reloading = Reloading(

@@ -125,7 +125,7 @@ class Reloading:
 
     def _forget_inflight(self, lane: Lane) -> None:
         """What the old lane left in flight is cut anew from the acked positions, under the new configuration."""
-        self._checkpoint.drop_inflight([block.id for block in self._checkpoint.inflight(lane.name)])
+        self._checkpoint.drop_inflight(lane.name)
 
     def _swap_sources(self, difference: Reload, retired: set[str]) -> None:
         for name in difference.sources.removed:

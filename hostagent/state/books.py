@@ -22,10 +22,11 @@ from hostagent.state.rows import FileRow, InflightPart
 from hostagent.state.spool.spooled import Place
 
 _ALL = -1
+_BEGUN = "SELECT output, parts FROM inflight UNION ALL SELECT output, parts FROM reclaims"
 
 
 class Begun(NamedTuple):
-    """A range of a block that was cut and not acked."""
+    """A range of a block that was cut and not acked, or that its spool has lost and the reader is to take back."""
 
     output: str
     file: int
@@ -74,7 +75,7 @@ def read_books(data_dir: Path) -> Books:
 def _inflight(connection: sqlite3.Connection) -> list[Begun]:
     return [
         Begun(output, range_.file, range_.start, range_.end)
-        for output, packed in connection.execute("SELECT output, parts FROM inflight ORDER BY seq").fetchall()
+        for output, packed in connection.execute(_BEGUN).fetchall()
         for part in transit.parts_in(packed)
         for range_ in part.ranges
     ]

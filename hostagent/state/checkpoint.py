@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,13 +23,13 @@ from hostagent.model import Block, Loss
 from hostagent.state.database import files, ledger, positions, totals, transit
 from hostagent.state.database.ledger import LossReason, LossTotal
 from hostagent.state.database.recovery import BUSY_TIMEOUT_S, DATABASE, SUBJECT, connect, open_database, write_backup
-from hostagent.state.database.transit import SpoolChange
+from hostagent.state.database.transit import Reclaim, SpoolChange
 from hostagent.state.faults import is_damage, sqlite_fault
 from hostagent.state.lock import DirectoryLock
 from hostagent.state.rows import FileRow, InflightBlock, Position
 from hostagent.state.spool.spooled import Place, SpoolHeader
 
-__all__ = ["Checkpoint", "FileRow", "InflightBlock", "LossTotal", "Position", "SpoolChange"]
+__all__ = ["Checkpoint", "FileRow", "InflightBlock", "LossTotal", "Position", "Reclaim", "SpoolChange"]
 
 T = TypeVar("T")
 
@@ -70,6 +70,7 @@ class Checkpoint:
         self._inode = os.stat(self._path).st_ino
         self.epoch = opened.epoch
         self._next_file = opened.next_file
+        self._reclaiming = transit.reclaiming(self._connection)
 
     @classmethod
     def open(cls, data_dir: Path, clock: Clock) -> Checkpoint:
@@ -148,20 +149,48 @@ class Checkpoint:
         """Blocks of an output that were begun and never acknowledged, in the order they were cut."""
         return self._read(lambda connection: transit.load(connection, output))
 
-    def drop_inflight(self, ids: Iterable[str]) -> None:
-        """Forget blocks that can't be cut again; their ranges are read as if they had never been read."""
-        values = list(ids)
-        with self._lock:
-            self._write(lambda connection: transit.end(connection, values))
+    def drop_inflight(self, output: str) -> None:
+        """Forget the blocks of an output in flight: what they cover is read as if it had never been read.
 
-    def narrow_inflight(self, blocks: Iterable[InflightBlock]) -> None:
+        What lies before the output's position, because a spool had it once, is to be reclaimed.
+        """
+        with self._lock:
+            self._reclaiming = self._write(lambda connection: transit.drop(connection, output))
+
+    def narrow_inflight(self, blocks: Iterable[InflightBlock], losses: Sequence[Loss]) -> None:
         """Take out of blocks what can't be cut again, before the rest is sent under their ids.
 
         Such a part keeps its number of records and has no ranges, or a file that comes back would be taken for sent.
+        A block without any ranges is forgotten. What of the losses lies behind the positions is none: it is read anew.
         """
         values = list(blocks)
+
+        def work(connection: sqlite3.Connection) -> None:
+            transit.replace(connection, values)
+            ledger.add(connection, _below_positions(connection, losses))
+
         with self._lock:
-            self._write(lambda connection: transit.replace(connection, values))
+            self._write(work)
+
+    @property
+    def reclaiming(self) -> Collection[str]:
+        """The outputs whose spools have lost blocks that are not taken back yet; asks no disk."""
+        return self._reclaiming
+
+    def reclaims(self, output: str, limit: int) -> list[Reclaim]:
+        """The oldest blocks that an output's spool has lost, to be cut again from their files."""
+        return self._read(lambda connection: transit.reclaims(connection, output, limit))
+
+    def end_reclaim(self, reclaim: Reclaim, losses: Sequence[Loss]) -> None:
+        """What could be cut of such a block is in flight now; the rest goes into the ledger."""
+
+        def work(connection: sqlite3.Connection) -> set[str]:
+            transit.end_reclaim(connection, reclaim)
+            ledger.add(connection, _below_positions(connection, losses))
+            return transit.reclaiming(connection)
+
+        with self._lock:
+            self._reclaiming = self._write(work)
 
     def set_positions(self, starts: Iterable[positions.Start], dropped: Iterable[tuple[int, str]] = ()) -> None:
         """Put (file, output, offset, anchor) as given, forward or back; `dropped` (file, output) get no more."""
@@ -175,7 +204,7 @@ class Checkpoint:
             self._write(work)
 
     def reconcile_spool(self, output: str, held: Iterable[tuple[Place, SpoolHeader]], done: Place) -> list[Place]:
-        """At start: what a spool holds need not be read again; what it should hold and does not goes into the ledger.
+        """At start: what a spool holds need not be read again; what it should hold and does not is to be reclaimed.
 
         `held` are the blocks that wait in it, in order; all before `done` was drained. Returns where one is missing.
         """
@@ -185,19 +214,20 @@ class Checkpoint:
             ledger.add(connection, _below_positions(connection, lost))
             return places
 
-        with self._lock:
-            return self._write(work)
+        return self._take_from_spool(work)
 
     def lose_spooled(self, output: str, where: tuple[Place, Place], reason: LossReason) -> list[Place]:
-        """Write blocks between two places of a spool into the ledger; returns the places that were known."""
+        """A spool has lost the blocks between two places, or drops them; returns the places that were known.
+
+        What it drops goes into the ledger, the rest is to be reclaimed.
+        """
 
         def work(connection: sqlite3.Connection) -> list[Place]:
             lost, places = transit.lose(connection, output, where, reason, self._clock.wall_ns())
             ledger.add(connection, _below_positions(connection, lost))
             return places
 
-        with self._lock:
-            return self._write(work)
+        return self._take_from_spool(work)
 
     def add_losses(self, losses: Sequence[Loss]) -> None:
         """Write losses into the ledger; an empty path is looked up by the file's id.
@@ -261,6 +291,13 @@ class Checkpoint:
         with self._lock:
             self._connection.close()
         self._directory_lock.close()
+
+    def _take_from_spool(self, work: Callable[[sqlite3.Connection], list[Place]]) -> list[Place]:
+        with self._lock:
+            places = self._write(work)
+            if places:
+                self._reclaiming = transit.reclaiming(self._connection)
+            return places
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:

@@ -48,11 +48,14 @@ def reckon(
     losses: Iterable[tuple[int, int | None]] = (),
     spooled: Iterable[Span] = (),
     refused: Iterable[tuple[Span, int]] = (),
+    begun: Iterable[Span] = (),
 ) -> Account:
     """Put the bytes [0, exists) under headings; [0, readable) can be read right now.
 
     `losses` are ranges, without an end where nobody knows it. `refused` are ranges of dead letters and how many of
-    their bytes those stand for. A byte that is under two headings counts once: lost before spooled before refused.
+    their bytes those stand for. `begun` are on their way; below the position because a spool has lost them, and they
+    wait to be taken from the file again. A byte under two headings counts once: lost before spooled before begun
+    before refused.
     """
     offset = progress.offset
     exists = max(exists, offset) if progress.wanted else offset
@@ -66,7 +69,9 @@ def reckon(
     below, above = [(0, offset)], [(offset, exists)]
     acked -= (lost_below := min(acked, length(within(lost, below))))
     acked -= (held_below := min(acked, length(within(held, below))))
-    taken = union([*lost, *held])
+    on_the_way = within(without(without(union(begun), lost), held), below)
+    acked -= (again := min(acked, length(on_the_way)))
+    taken = union([*lost, *held, *on_the_way])
     dead = sum(_share(span, bytes_, taken) for span, bytes_ in refused if span[0] < offset)
     acked -= (dead := min(acked, dead))
     rest = without(above, taken)
@@ -82,7 +87,7 @@ def reckon(
         dead_lettered=dead,
         lost=lost_below + length(within(lost, above)),
         lost_unsized=length(given_up),
-        waiting=length(waiting),
+        waiting=again + length(waiting),
         unaccounted=passed_over + missing,
         passed_over=passed_over,
     )

@@ -23,6 +23,7 @@ from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.places import Place, Places
 from hostagent.tail.finding.sightings import Sightings
 from hostagent.tail.ports import Lane
+from hostagent.tail.recut import Reclaiming
 from hostagent.tail.resume import close_vanished, drop_target, open_target, swap_target
 from hostagent.tail.tailer import TailedFile
 from hostagent.tail.turns import Turns
@@ -67,6 +68,7 @@ class Reader:
         clock: Clock,
         rescan_interval_s: float,
         max_deleted_bytes: int,
+        reclaiming: Reclaiming,
     ) -> None:
         copies = Copies(registry, clock)
         self.sightings = Sightings(registry, places, copies, clock, rescan_interval_s)
@@ -76,6 +78,7 @@ class Reader:
         self._watcher = watcher
         self._lanes = tuple(lanes)
         self._clock = clock
+        self._reclaiming = reclaiming
         self._posted: deque[Callable[[], None]] = deque()
         self._urgent = threading.Event()
         self._acked: deque[Block] = deque()
@@ -87,6 +90,7 @@ class Reader:
             lanes=lanes,
             clock=clock,
             max_deleted_bytes=max_deleted_bytes,
+            room=reclaiming.room,
         )
         self._ending = self._turns.ending
         self._restless_until_s = 0.0
@@ -186,6 +190,7 @@ class Reader:
         goals = {tailed: tailed.size() for tailed in self._registry.all_files()}
         while goals and not stop.is_set():
             self._look()
+            self._reclaiming.take(self._lanes)
             busy = False
             if self._registry.rows.register():
                 for tailed in list(goals):
@@ -201,9 +206,13 @@ class Reader:
             if not busy:
                 self._clock.wait(self._urgent, GLANCE_S)
         self._flush()
-        while not stop.is_set() and not all(lane.idle() for lane in self._lanes):
+        while not stop.is_set() and not self._all_idle():
             self._look()
+            self._reclaiming.take(self._lanes)
             self._clock.wait(self._urgent, GLANCE_S)
+
+    def _all_idle(self) -> bool:
+        return all(lane.idle() for lane in self._lanes) and not self._reclaiming.pending(self._lanes)
 
     def _is_done(self, tailed: TailedFile, goal: int | None) -> bool:
         """Whether a file's turn brought nothing because there is nothing more, not because some lane had no room."""
@@ -216,6 +225,7 @@ class Reader:
     def step(self) -> None:
         """One turn of the loop: wait, look, read a round, do what is due."""
         self._take(self._watcher.read(self._timeout_s()))
+        self._reclaiming.take(self._lanes)
         busy = self._turns.round()
         self._due()
         if busy and not self._turns.any_ready:
@@ -276,6 +286,7 @@ class Reader:
             if due_s is not None:
                 wait_s = min(wait_s, due_s)
         wait_s = min(wait_s, self._turns.due_s(now_s), self._registry.rows.due_s(now_s))
+        wait_s = min(wait_s, self._reclaiming.due_s(self._lanes, now_s))
         return max(0.0, min(wait_s, self._ending.due_s(now_s), self.sightings.due_s(now_s)))
 
     def _due(self) -> None:
@@ -295,6 +306,7 @@ class Reader:
     def _finish_deleted(self) -> None:
         """Files that were deleted are gone for good when we let go of them: take the rest of them before the end."""
         until_s = self._clock.monotonic_s() + FAREWELL_S
+        self._reclaiming.let_all_in()
         self.sightings.apply(self._watcher.read(0.0))
         busy = True
         while busy and self._clock.monotonic_s() < until_s:

@@ -1,49 +1,32 @@
-"""Where reading goes on: a target's files put where the checkpoint has them, and blocks in flight cut again.
+"""Where reading goes on: a target's files are put where the checkpoint has them, and others begin.
 
-Runs in the reader's thread when a target is first seen, and once for the blocks that were in flight when the agent last
-stopped. A block is cut again from those of its parts that are still there, byte for byte, and keeps its id: if the
-backend has stored it, none of it may come a second time.
+Runs in the reader's thread, when a target is published, changes or goes. What was rotated or copied meanwhile is found
+again; what can't be found goes into the ledger. It reads no lines: the reader does, from there on.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import msgspec
-
-from hostagent.clock import Clock
 from hostagent.errors import StateError
-from hostagent.model import Block, FileId, Part, Range
-from hostagent.state.checkpoint import Checkpoint
+from hostagent.model import FileId
 from hostagent.state.database.ledger import LossReason
-from hostagent.state.rows import FileRow, InflightBlock, InflightPart, Position
+from hostagent.state.rows import FileRow, Position
 from hostagent.tail.ending import Ending
-from hostagent.tail.feed import recut
 from hostagent.tail.files.identity import ANCHOR_BYTES, anchor_of, identify
 from hostagent.tail.files.known import Arrangement, arrange, from_row
 from hostagent.tail.files.lineage import How
 from hostagent.tail.files.openfiles import Opened
 from hostagent.tail.files.registry import Registry
-from hostagent.tail.finding.beneath import OpenError
 from hostagent.tail.finding.places import Place, Places
-from hostagent.tail.ports import Lane
-from hostagent.tail.tailer import Cursor, TailedFile
+from hostagent.tail.tailer import TailedFile
 
 log = logging.getLogger(__name__)
 
 LINE_START_BYTES = 64 * 1024
 """How far back from a file's end `start_at: end` looks for the beginning of the last line."""
-
-
-RETRY_S = 1.0
-
-
-class _GoneError(Exception):
-    """A range of a block in flight is not what it was; its text says why."""
 
 
 def open_target(registry: Registry, places: Places, ending: Ending, place: Place) -> list[TailedFile]:
@@ -215,116 +198,3 @@ def _close_lost(
         registry.rows.mark_gone(rows)
     except StateError as error:
         log.warning("rows of vanished files can't be closed now, the next start does it: %s", error)
-
-
-def resume_inflight(
-    registry: Registry, checkpoint: Checkpoint, lanes: tuple[Lane, ...], clock: Clock, stop: threading.Event
-) -> None:
-    """Cut the blocks that were in flight again and queue them, before anything new is read.
-
-    What is no longer claimed must be stored before anything is sent, so this waits for a disk that can't be written;
-    a stop ends that with nothing queued.
-    """
-    cut = [
-        (lane, _cut_again(registry, lane, inflight)) for lane in lanes for inflight in checkpoint.inflight(lane.name)
-    ]
-    narrowed = [again.row for _, again in cut if again.block.indexes is not None]
-    while narrowed:
-        try:
-            checkpoint.narrow_inflight(row for row in narrowed)
-            checkpoint.drop_inflight(again.block.id for _, again in cut if not again.block.parts)
-            break
-        except StateError as error:
-            log.warning("blocks that were in flight wait: %s", error)
-            if clock.wait(stop, RETRY_S):
-                return
-    for lane, again in cut:
-        if again.block.parts:
-            lane.offer_resumed(again.block)
-
-
-class _Again(NamedTuple):
-    """A block cut again, and its row as it is to be from now on."""
-
-    block: Block
-    row: InflightBlock
-
-
-def _cut_again(registry: Registry, lane: Lane, inflight: InflightBlock) -> _Again:
-    """The block without the parts that are gone; what those covered is read anew or was ledgered with its file."""
-    parts: list[Part] = []
-    rows: list[InflightPart] = []
-    indexes: list[int] = []
-    first = 0
-    for row in inflight.parts:
-        try:
-            part = _part_again(registry, lane, row, inflight.observed_ns)
-        except _GoneError as error:
-            rows.append(row._replace(ranges=()))
-            log.warning(
-                "output %s: a part of block %s was in flight and can't be cut again: %s", lane.name, inflight.id, error
-            )
-        else:
-            parts.append(part)
-            rows.append(row)
-            indexes += range(first, first + part.records)
-        first += row.records
-    kept = None if len(parts) == len(inflight.parts) else tuple(indexes)
-    block = Block(inflight.id, inflight.output, inflight.observed_ns, tuple(parts), kept)
-    return _Again(block, msgspec.structs.replace(inflight, parts=tuple(rows)))
-
-
-def _part_again(registry: Registry, lane: Lane, part: InflightPart, observed_ns: int) -> Part:
-    """A part as it was, and the output's cursors behind it."""
-    pieces = []
-    tailed: TailedFile | None = None
-    for span in part.ranges:
-        tailed = registry.rows.by_id.get(span.file)
-        if tailed is None:
-            raise _GoneError(f"file {span.file} is gone")
-        cursor = _cursor_of(tailed, lane)
-        if cursor is None or cursor.offset != span.start:
-            raise _GoneError(f"{tailed.path} does not stand where the part begins")
-        pieces.append(_bytes_again(registry, tailed, span))
-    if tailed is None:
-        raise _GoneError("it has no ranges")
-    # Where a record runs across a rotation, the part is the newer file's.
-    constants = tailed.record_constants()
-    if tailed.signature != part.chain:
-        raise _GoneError(f"the configuration of source {part.source} or the tags of {tailed.path} have changed")
-    data = b"".join(pieces)
-    try:
-        payload, records = recut(tailed.origin.chain, lane, constants, data, observed_ns)
-    except Exception as error:
-        # A plugin has come to fail on them. The file is told of when it is read; the agent must start all the same.
-        raise _GoneError(f"{type(error).__name__} while processing {tailed.path}: {error}") from error
-    for span in part.ranges:
-        _move(registry.rows.by_id[span.file], lane, span)
-    return Part(part.ranges, part.chain, part.source, payload, records, raw_bytes=len(data))
-
-
-def _bytes_again(registry: Registry, tailed: TailedFile, span: Range) -> bytes:
-    try:
-        if not registry.files.ensure(tailed):
-            raise _GoneError(f"{tailed.path} leads to another file")
-        assert tailed.content is not None
-        lead = min(span.start, ANCHOR_BYTES)
-        data = tailed.content.read(span.start - lead, span.end - span.start + lead)
-    except (OSError, OpenError) as error:
-        raise _GoneError(f"{tailed.path} can't be read: {error}") from error
-    if len(data) != span.end - span.start + lead or anchor_of(data[-ANCHOR_BYTES:]) != span.anchor:
-        raise _GoneError(f"{tailed.path} has other content")
-    return data[lead:]
-
-
-def _cursor_of(tailed: TailedFile, lane: Lane) -> Cursor | None:
-    return next((cursor for cursor in tailed.cursors if lane in cursor.lanes), None)
-
-
-def _move(tailed: TailedFile, lane: Lane, span: Range) -> None:
-    cursor = _cursor_of(tailed, lane)
-    assert cursor is not None
-    if len(cursor.lanes) > 1:
-        cursor = tailed.split(cursor, (lane,))
-    cursor.offset, cursor.anchor = span.end, span.anchor
-    tailed.merge()

@@ -8,7 +8,7 @@ means is decided by `ending`, what the bytes mean by the chain behind `feed`. Th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hostagent.clock import Clock
 from hostagent.tail.ending import Ending
@@ -26,7 +26,7 @@ ROUND_S = 0.05
 class Turns:
     """The files that are ready, those that wait for room, and the records that wait for their end.
 
-    `now_s` is when the reader last looked around.
+    `now_s` is when the reader last looked around, `room` tells whether a lane may have another part.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Turns:
         lanes: Sequence[Lane],
         clock: Clock,
         max_deleted_bytes: int,
+        room: Callable[[Lane], bool],
     ) -> None:
         self.ending = Ending(
             registry=registry,
@@ -53,6 +54,7 @@ class Turns:
         self._registry = registry
         self._feed = feed
         self._clock = clock
+        self._room = room
         self._ready: deque[TailedFile] = deque()
         self._pending: dict[TailedFile, tuple[int, float]] = {}
         self.use_lanes(lanes)
@@ -94,7 +96,7 @@ class Turns:
         """Wake one waiting file per lane that has room; its turn may use the room up again."""
         for lane in self._lanes:
             waiting = self._waiting[lane.name]
-            if waiting and lane.room():
+            if waiting and self._room(lane):
                 tailed = next(iter(waiting))
                 del waiting[tailed]
                 self.make_ready(tailed)
@@ -178,7 +180,7 @@ class Turns:
 
     def _able(self, tailed: TailedFile, cursor: Cursor) -> Cursor | None:
         """The part of the cursor whose lanes have room; the file waits for the others."""
-        able = tuple(lane for lane in cursor.lanes if lane.room())
+        able = tuple(lane for lane in cursor.lanes if self._room(lane))
         if len(able) == len(cursor.lanes):
             return cursor
         for lane in cursor.lanes:

@@ -54,6 +54,12 @@ def rows(checkpoint: Checkpoint) -> list[tuple[int, int, int, int]]:
             {"delivered": 40, "lost": 15, "spooled": 5},
         ),
         (reckon(progress(60), exists=90, spooled=[(50, 90)]), {"delivered": 50, "spooled": 40}),
+        (reckon(progress(60), exists=60, begun=[(10, 20), (40, 60)]), {"delivered": 30, "waiting": 30}),
+        (reckon(progress(60), exists=90, readable=90, begun=[(60, 90)]), {"delivered": 60, "waiting": 30}),
+        (
+            reckon(progress(60), exists=60, begun=[(0, 40)], losses=[(0, 10)], spooled=[(30, 40)]),
+            {"delivered": 20, "waiting": 20, "lost": 10, "spooled": 10},
+        ),
         (reckon(progress(60), exists=60, refused=[((0, 20), 20)]), {"delivered": 40, "dead_lettered": 20}),
         (reckon(progress(60), exists=60, refused=[((0, 20), 7)]), {"delivered": 53, "dead_lettered": 7}),
         (
@@ -71,6 +77,22 @@ def test_ranges() -> None:
     assert union([(5, 9), (0, 3), (3, 4), (8, 10), (7, 7)]) == [(0, 4), (5, 10)]
     assert within([(0, 10)], [(2, 3), (8, 20)]) == [(2, 3), (8, 10)]
     assert without([(0, 10), (20, 30)], [(2, 3), (8, 22), (29, 40)]) == [(0, 2), (3, 8), (22, 29)]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (1, 2, 0)])
+def test_a_block_that_is_acked_long_after_others_hides_none_of_theirs(
+    checkpoint: Checkpoint, order: tuple[int, ...]
+) -> None:
+    """As one that a spool had lost, committed together with new ones."""
+    (file,) = checkpoint.add_files([file_row()])
+    checkpoint.commit([], [block("b0", part(file, 0, 500))])
+    blocks = [
+        block("again", part(file, 100, 200)),
+        block("b1", part(file, 500, 600)),
+        block("b2", part(file, 600, 650)),
+    ]
+    checkpoint.commit([], [blocks[number] for number in order])
+    assert rows(checkpoint) == [(file, 650, 0, 650)]
 
 
 def test_acks_in_order_leave_no_gap_and_a_block_passed_over_does(checkpoint: Checkpoint) -> None:

@@ -1,15 +1,19 @@
-"""The database knows which bytes a spool should hold: whatever becomes of its files, what is gone has a name."""
+"""The database knows which bytes a spool should hold: whatever becomes of its files, what is gone has a name.
+
+What it is named for is to be cut again from the log files; here no reader does that.
+"""
 
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hostagent.model import Block, Loss
 from hostagent.state.books import read_books
-from hostagent.state.checkpoint import Checkpoint, SpoolChange
+from hostagent.state.checkpoint import Checkpoint, Reclaim, SpoolChange
 from hostagent.state.spool.spool import Spool
 from hostagent.state.spool.spooled import Place
 from tests.state.values import HandClock, block, delivery, file_row, header_of, offsets, part, spool_config
@@ -68,6 +72,15 @@ class Pair:
         """The first byte of each block the database believes to be in the spool."""
         return [held.parts[0].ranges[0].start for held in read_books(self.folder).spooled]
 
+    def missed(self) -> list[tuple[int, int, str]]:
+        """What is to be reclaimed, ranges that touch as one."""
+        joined: list[tuple[int, int, str]] = []
+        for reclaim in self.checkpoint.reclaims("main", 10_000):
+            ((range_,),) = (one.ranges for one in reclaim.block.parts)
+            start = joined.pop()[0] if joined and joined[-1][1:] == (range_.start, reclaim.reason) else range_.start
+            joined.append((start, range_.end, reclaim.reason))
+        return joined
+
     def lost(self) -> list[tuple[int, int | None, str]]:
         return [(loss.start, loss.end, loss.reason) for loss in self.checkpoint.losses()]
 
@@ -97,9 +110,7 @@ def overwrite_all(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("ruin", [remove_all, empty_all, overwrite_all])
-def test_a_spool_of_which_nothing_is_left_is_in_the_ledger_to_the_byte(
-    pair: Pair, ruin: Callable[[Path], None]
-) -> None:
+def test_of_a_spool_of_which_nothing_is_left_every_block_is_known(pair: Pair, ruin: Callable[[Path], None]) -> None:
     pair.put(0, 1, 2)
     pair.put(3, 4)
     assert pair.drain(2) == ["b0", "b1"]
@@ -108,11 +119,13 @@ def test_a_spool_of_which_nothing_is_left_is_in_the_ledger_to_the_byte(
     ruin(pair.spool.directory)
     pair.open()
     assert pair.drain(9) == []
-    assert pair.lost() == [(20, 50, "spool_missing")]
+    assert pair.missed() == [(20, 50, "spool_missing")]
     assert pair.rows() == []
-    assert any("3 blocks" in notice.message for notice in pair.spool.notices())
+    assert any("3 spooled blocks" in notice.message for notice in pair.spool.notices())
     pair.reopen()
-    assert pair.lost() == [(20, 50, "spool_missing")]
+    assert pair.missed() == [(20, 50, "spool_missing")]
+    assert [reclaim.block.id for reclaim in pair.checkpoint.reclaims("main", 2)] == ["b2", "b3"]
+    assert pair.lost() == []
     pair.close()
 
 
@@ -124,7 +137,7 @@ def test_of_a_spool_cut_in_half_what_is_left_comes_and_the_rest_is_named(pair: P
     came = pair.drain(99)
     assert came == [f"b{number}" for number in range(len(came))]
     assert 3 <= len(came) < 10
-    assert pair.lost() == [(len(came) * 10, 100, "spool_missing")]
+    assert pair.missed() == [(len(came) * 10, 100, "spool_missing")]
     pair.close()
 
 
@@ -174,11 +187,12 @@ def test_a_header_that_breaks_while_the_agent_runs_is_named_by_its_row(pair: Pai
     with segment.open("r+b") as file:
         file.write(data)
     assert pair.drain(9) == ["b0", "b2"]
-    assert pair.lost() == [(10, 20, "spool_damaged")]
+    assert pair.missed() == [(10, 20, "spool_damaged")]
+    assert pair.lost() == []
     pair.close()
 
 
-def test_a_header_found_broken_at_the_start_is_in_the_ledger_once(pair: Pair) -> None:
+def test_a_header_found_broken_at_the_start_is_missed_once(pair: Pair) -> None:
     pair.put(0, 1, 2, bytes_=5000)
     pair.close()
     (segment,) = pair.spool.directory.glob("*.seg")
@@ -188,7 +202,8 @@ def test_a_header_found_broken_at_the_start_is_in_the_ledger_once(pair: Pair) ->
     segment.write_bytes(data)
     pair.open()
     assert pair.drain(9) == ["b0", "b2"]
-    assert pair.lost() == [(10, 20, "spool_missing")]
+    assert pair.missed() == [(10, 20, "spool_missing")]
+    assert pair.lost() == []
     pair.close()
 
 
@@ -218,17 +233,83 @@ def test_a_database_that_is_younger_than_the_spool_calls_nothing_lost(pair: Pair
     pair.close()
 
 
-def test_losses_know_their_file(pair: Pair) -> None:
+def test_what_can_be_cut_again_is_in_flight_and_the_rest_is_in_the_ledger(pair: Pair) -> None:
+    pair.put(0, 1)
+    two = block("b2", part(1, 20, 30), part(1, 30, 40))
+    place = pair.spool.append(two, delivery("b2"))
+    assert place is not None
+    pair.spool.sync()
+    pair.commit([(place, two)])
+    pair.close()
+    remove_all(pair.spool.directory)
+    pair.open()
+    assert pair.checkpoint.reclaiming == {"main"}
+    whole, none, half = pair.checkpoint.reclaims("main", 9)
+    pair.checkpoint.end_reclaim(whole, [])
+    pair.checkpoint.end_reclaim(without(none, 0), [loss(10, 20)])
+    pair.reopen()  # what is done is done
+    assert pair.checkpoint.reclaims("main", 9) == [half]
+    pair.checkpoint.end_reclaim(without(half, 1), [loss(30, 40)])
+    assert pair.checkpoint.reclaiming == set()
+    inflight = pair.checkpoint.inflight("main")
+    assert [(one.id, one.observed_ns) for one in inflight] == [("b0", 123), ("b2", 123)]
+    assert [[range_.start for range_ in part.ranges] for part in inflight[1].parts] == [[20], []]
+    assert pair.checkpoint.losses() == [
+        Loss("nginx", "/var/log/a.log", 1, start, start + 10, "spool_missing", 7, "main") for start in (10, 30)
+    ]
+    pair.close()
+
+
+def test_losses_behind_the_position_are_none(pair: Pair) -> None:
     pair.put(0)
     pair.close()
     remove_all(pair.spool.directory)
     pair.open()
-    (loss,) = pair.checkpoint.losses()
-    assert loss == Loss("nginx", "/var/log/a.log", 1, 0, 10, "spool_missing", loss.at_ns, "main")
+    (reclaim,) = pair.checkpoint.reclaims("main", 9)
+    pair.checkpoint.end_reclaim(without(reclaim, 0), [loss(0, 30)])
+    assert pair.lost() == [(0, 10, "spool_missing")]
     pair.close()
 
 
-def test_of_many_blocks_just_those_that_are_gone_are_lost(tmp_path: Path) -> None:
+def test_an_output_that_changes_keeps_what_is_to_be_reclaimed(pair: Pair) -> None:
+    """Its blocks in flight are forgotten, since they are read anew; these would not be."""
+    pair.put(0, 1)
+    pair.close()
+    remove_all(pair.spool.directory)
+    pair.open()
+    first, second = pair.checkpoint.reclaims("main", 9)
+    pair.checkpoint.end_reclaim(first, [])
+    pair.checkpoint.commit([block("b2", part(1, 20, 30))], [])
+    pair.checkpoint.drop_inflight("main")
+    assert pair.checkpoint.inflight("main") == []
+    assert [one.block for one in pair.checkpoint.reclaims("main", 9)] == [second.block, first.block]
+    pair.close()
+
+
+def test_files_that_are_to_be_reclaimed_from_are_not_forgotten(pair: Pair) -> None:
+    pair.put(0)
+    pair.close()
+    remove_all(pair.spool.directory)
+    pair.open()
+    pair.checkpoint.update_files([file_row(id=1, gone_ns=5)])
+    assert pair.checkpoint.forget_files(10) == 0
+    (reclaim,) = pair.checkpoint.reclaims("main", 9)
+    pair.checkpoint.end_reclaim(without(reclaim, 0), [loss(0, 10)])
+    assert pair.checkpoint.forget_files(10) == 1
+    pair.close()
+
+
+def without(reclaim: Reclaim, number: int) -> Reclaim:
+    """The same, one of its parts being gone."""
+    parts = [one if at != number else one._replace(ranges=()) for at, one in enumerate(reclaim.block.parts)]
+    return reclaim._replace(block=msgspec.structs.replace(reclaim.block, parts=tuple(parts)))
+
+
+def loss(start: int, end: int) -> Loss:
+    return Loss("nginx", "", 1, start, end, "spool_missing", 7, "main")
+
+
+def test_of_many_blocks_just_those_that_are_gone_are_missed(tmp_path: Path) -> None:
     checkpoint = Checkpoint.open(tmp_path, HandClock())
     (file,) = checkpoint.add_files([file_row()])
     many = [(Place(1 + number // 1000, number % 1000 * 10), number) for number in range(3500)]
@@ -238,12 +319,8 @@ def test_of_many_blocks_just_those_that_are_gone_are_lost(tmp_path: Path) -> Non
     gone = [Place(1, 0), Place(1, 9990), Place(2, 0), Place(3, 70), Place(4, 4980), Place(4, 4990)]
     held = [(place, header_of(one)) for place, one in blocks.items() if place not in gone]
     assert checkpoint.reconcile_spool("main", held, Place(1, 0)) == gone
-    assert [(loss.start, loss.end) for loss in checkpoint.losses()] == [
-        (0, 10),
-        (9990, 10_010),
-        (20_070, 20_080),
-        (34_980, 35_000),
-    ]
+    missed = [reclaim.block.id for reclaim in checkpoint.reclaims("main", 99)]
+    assert missed == ["b0", "b999", "b1000", "b2007", "b3498", "b3499"]
     checkpoint.close()
     rows = [row.place for row in read_books(tmp_path).spooled]
     assert sorted(rows) == [place for place in blocks if place not in gone]

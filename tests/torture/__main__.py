@@ -42,8 +42,11 @@ def verdict(faults: list[Fault], tallies: list[Tally]) -> list[str]:
             found += [f"{tally.fault}: {gap}" for gap in tally.gaps[:10]]
         if tally.altered:
             found.append(f"{tally.fault}: {tally.altered} lines altered")
-        if tally.fault not in repeats and (tally.twice or tally.disordered):
-            found.append(f"{tally.fault}: {tally.twice} lines came twice, {tally.disordered} out of order")
+        if tally.fault not in repeats and tally.twice:
+            found.append(f"{tally.fault}: {tally.twice} lines came twice")
+        # What is cut again for a damaged spool comes behind what was whole in it.
+        if tally.fault not in repeats | destroys and tally.disordered:
+            found.append(f"{tally.fault}: {tally.disordered} lines out of order")
     return found
 
 

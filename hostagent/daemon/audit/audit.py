@@ -22,7 +22,7 @@ from hostagent.observe.report import FileReport
 from hostagent.state.books import Books, read_books
 from hostagent.state.database.positions import Progress
 from hostagent.state.lock import holder_of
-from hostagent.state.reckoning import Account, reckon
+from hostagent.state.reckoning import Account, Span, reckon
 from hostagent.state.rows import FileRow
 
 TRIES = 6
@@ -90,8 +90,10 @@ def _files(books: Books, beside: Beside, standing: Standing, *, running: bool) -
     for loss in books.losses:
         losses[loss.file].append((loss.output, loss.start, loss.end))
     reached: dict[int, int] = defaultdict(int)
-    for begun in books.inflight:
-        reached[begun.file] = max(reached[begun.file], begun.end)
+    begun: dict[tuple[int, str], list[Span]] = defaultdict(list)
+    for range_ in books.inflight:
+        reached[range_.file] = max(reached[range_.file], range_.end)
+        begun[range_.file, range_.output].append((range_.start, range_.end))
     for (file, _), spans in beside.spans.items():
         reached[file] = max(reached[file], *(end for _, end in spans))
     found: list[FileAudit] = []
@@ -112,6 +114,7 @@ def _files(books: Books, beside: Beside, standing: Standing, *, running: bool) -
                 losses=lost,
                 spooled=beside.spans.get((row.id, one.output), ()),
                 refused=beside.refused.get((row.id, one.output), ()),
+                begun=begun.get((row.id, one.output), ()),
             )
             found.append(_file(row, one, account))
     return found, troubles

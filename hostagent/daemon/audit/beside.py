@@ -96,5 +96,5 @@ def _refused(data_dir: Path, found: Beside) -> None:
 
 
 def _spool_trouble(name: str, message: str) -> Trouble:
-    hint = "what it held is written into the ledger when the agent starts or comes to it"
+    hint = "when the agent starts or comes to it, it reads that from the log files again, or ledgers it"
     return Trouble(subject=f"spool {name}", message=message, hint=hint, open=True)

@@ -19,8 +19,8 @@ _SET = (
     " SET offset = excluded.offset, anchor = excluded.anchor, skipped = excluded.offset - acked, wanted = 1"
 )
 _ADVANCE = (
-    "INSERT INTO positions VALUES (?1, ?2, ?4, ?5, 0, ?6, 1) ON CONFLICT (file, output) DO UPDATE"
-    " SET acked = acked + max(0, excluded.acked - max(0, offset - ?3)), offset = excluded.offset,"
+    "INSERT INTO positions VALUES (?1, ?2, ?4, ?5, 0, ?4 - ?3, 1) ON CONFLICT (file, output) DO UPDATE"
+    " SET acked = acked + excluded.offset - max(offset, ?3), offset = excluded.offset,"
     " anchor = excluded.anchor, wanted = 1 WHERE excluded.offset > offset"
 )
 _EXTEND = (
@@ -45,14 +45,13 @@ class Progress(NamedTuple):
 
 
 class Reached(NamedTuple):
-    """What some blocks bring one output in one file: from `start` to `end`, of which `covered` bytes were in them."""
+    """What some blocks bring one output in one file: all bytes from `start` to `end`."""
 
     file: int
     output: str
     start: int
     end: int
     anchor: bytes
-    covered: int
 
 
 def put(connection: sqlite3.Connection, starts: Iterable[Start]) -> None:
@@ -88,17 +87,21 @@ def reached_by(blocks: Iterable[Block]) -> list[Reached]:
 
 
 def reached_in(acked: Iterable[tuple[str, Iterable[tuple[int, int, int, bytes]]]]) -> list[Reached]:
-    """The same from outputs and their ranges."""
-    furthest: dict[tuple[int, str], Reached] = {}
+    """The same from outputs and their ranges.
+
+    What a spool lost and the reader has taken back lies far before what is read now: ranges with a gap stay apart.
+    """
+    reached: list[Reached] = []
+    latest: dict[tuple[int, str], int] = {}
     for output, ranges in acked:
         for file, start, end, anchor in ranges:
-            known = furthest.get((file, output))
-            if known is None:
-                furthest[file, output] = Reached(file, output, start, end, anchor, end - start)
-            elif end > known.end:
-                covered = known.covered + end - max(start, known.end)
-                furthest[file, output] = Reached(file, output, known.start, end, anchor, covered)
-    return list(furthest.values())
+            at = latest.get((file, output))
+            if at is None or start > reached[at].end:
+                latest[file, output] = len(reached)
+                reached.append(Reached(file, output, start, end, anchor))
+            elif end > reached[at].end:
+                reached[at] = Reached(file, output, min(start, reached[at].start), end, anchor)
+    return reached
 
 
 def load(connection: sqlite3.Connection) -> list[Progress]:

@@ -102,8 +102,17 @@ def _second(db: Database) -> None:
     )
 
 
+def _third(db: Database) -> None:
+    # What it takes to cut a spooled block again; rows of version 2 have neither, and their blocks can't be.
+    db.table("spooled").add_column("id", str)
+    db.table("spooled").add_column("observed_ns", int)
+    db.table("reclaims").create(
+        {"seq": int, "id": str, "output": str, "observed_ns": int, "parts": bytes, "reason": str}, pk="seq"
+    )
+
+
 # Migration i makes version i + 1. A released migration is never changed; add one.
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _second)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _second, _third)
 VERSION = len(MIGRATIONS)
 
 

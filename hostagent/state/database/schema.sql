@@ -75,6 +75,14 @@ CREATE TABLE "spooled" (
    "output" TEXT,
    "segment" INTEGER,
    "offset" INTEGER,
-   "parts" BLOB,
+   "parts" BLOB, "id" TEXT, "observed_ns" INTEGER,
    PRIMARY KEY ("output", "segment", "offset")
+);
+CREATE TABLE "reclaims" (
+   "seq" INTEGER PRIMARY KEY,
+   "id" TEXT,
+   "output" TEXT,
+   "observed_ns" INTEGER,
+   "parts" BLOB,
+   "reason" TEXT
 );

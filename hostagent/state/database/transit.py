@@ -1,8 +1,9 @@
-"""The tables `inflight` and `spooled`: blocks that were cut and not yet delivered, and where they are.
+"""The tables `inflight`, `spooled` and `reclaims`: blocks that were cut and not yet delivered, and where they are.
 
 A row of `inflight` is a block about to be sent; after a crash it is cut again from its files. A row of `spooled` is a
-block whose position has moved because the spool holds it: it names the bytes even if the spool is gone. Statements
-only, run by Checkpoint inside its transactions.
+block whose position has moved because the spool holds it: it names the bytes even if the spool is gone. It is among
+the `reclaims` then, until the reader has taken it back from its files. Statements only, run by Checkpoint inside its
+transactions.
 """
 
 from __future__ import annotations
@@ -22,10 +23,22 @@ from hostagent.state.spool.spooled import Place, SpoolHeader, losses_in, merge
 
 _AT_A_TIME = 1000
 _NOWHERE = Place(2**62, 0)
-_HOLD = "INSERT OR REPLACE INTO spooled VALUES (?, ?, ?, ?)"
+_HOLD = "INSERT OR REPLACE INTO spooled (output, segment, offset, parts, id, observed_ns) VALUES (?, ?, ?, ?, ?, ?)"
+_BEGIN = "INSERT OR IGNORE INTO inflight (id, output, observed_ns, parts) VALUES (?, ?, ?, ?)"
+_RECLAIM = "INSERT INTO reclaims (id, output, observed_ns, parts, reason) VALUES (?, ?, ?, ?, ?)"
+# What was in the spool and is not meant to be given up.
+_RECLAIMED = frozenset({LossReason.SPOOL_DAMAGED, LossReason.SPOOL_MISSING})
 
 _encode_parts = msgspec.msgpack.Encoder().encode
 _decode_parts = msgspec.msgpack.Decoder(tuple[InflightPart, ...]).decode
+
+
+class Reclaim(NamedTuple):
+    """A block that a spool has lost, and why: it is to be cut again from its files."""
+
+    seq: int
+    reason: str
+    block: InflightBlock
 
 
 class SpoolChange(NamedTuple):
@@ -50,8 +63,7 @@ def parts_in(packed: bytes) -> tuple[InflightPart, ...]:
 def begin(connection: sqlite3.Connection, blocks: Iterable[Block]) -> None:
     """Blocks that are about to be sent."""
     connection.executemany(
-        "INSERT OR IGNORE INTO inflight (id, output, observed_ns, parts) VALUES (?, ?, ?, ?)",
-        [(block.id, block.output, block.observed_ns, _encode_parts(parts_of(block))) for block in blocks],
+        _BEGIN, [(block.id, block.output, block.observed_ns, _encode_parts(parts_of(block))) for block in blocks]
     )
 
 
@@ -61,9 +73,12 @@ def end(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
 
 
 def replace(connection: sqlite3.Connection, blocks: Iterable[InflightBlock]) -> None:
-    """Blocks that no longer cover what they did."""
-    values = [(_encode_parts(block.parts), block.id) for block in blocks]
-    connection.executemany("UPDATE inflight SET parts = ? WHERE id = ?", values)
+    """Blocks that no longer cover what they did; those that cover nothing are forgotten."""
+    for block in blocks:
+        if any(part.ranges for part in block.parts):
+            connection.execute("UPDATE inflight SET parts = ? WHERE id = ?", (_encode_parts(block.parts), block.id))
+        else:
+            end(connection, [block.id])
 
 
 def load(connection: sqlite3.Connection, output: str) -> list[InflightBlock]:
@@ -74,9 +89,20 @@ def load(connection: sqlite3.Connection, output: str) -> list[InflightBlock]:
     return [InflightBlock(row[0], row[1], row[2], parts) for row in rows if (parts := parts_in(row[3]))]
 
 
+def drop(connection: sqlite3.Connection, output: str) -> set[str]:
+    """Forget the blocks of an output, but for those that its positions have passed; the outputs that reclaim now."""
+    reached = {one.file: one.offset for one in positions.load(connection) if one.output == output}
+    for block in load(connection, output):
+        if any(range_.end <= reached.get(range_.file, 0) for part in block.parts for range_ in part.ranges):
+            packed = _encode_parts(block.parts)
+            connection.execute(_RECLAIM, (block.id, output, block.observed_ns, packed, LossReason.SPOOL_MISSING))
+    connection.execute("DELETE FROM inflight WHERE output = ?", (output,))
+    return reclaiming(connection)
+
+
 def files_named(connection: sqlite3.Connection) -> set[int]:
-    """Files that a block in flight has ranges of."""
-    rows = connection.execute("SELECT parts FROM inflight").fetchall()
+    """Files that a block in flight, or one to be taken back, has ranges of."""
+    rows = connection.execute("SELECT parts FROM inflight UNION ALL SELECT parts FROM reclaims").fetchall()
     return {range_.file for (packed,) in rows for part in parts_in(packed) for range_ in part.ranges}
 
 
@@ -85,7 +111,10 @@ def files_named(connection: sqlite3.Connection) -> set[int]:
 
 def change(connection: sqlite3.Connection, spool: SpoolChange) -> None:
     """Rows for what a spool took; those before its head were delivered and go."""
-    rows = [(spool.output, *place, _encode_parts(parts_of(block))) for place, block in spool.added]
+    rows = [
+        (spool.output, *place, _encode_parts(parts_of(block)), _whole(block), block.observed_ns)
+        for place, block in spool.added
+    ]
     connection.executemany(_HOLD, rows)
     _forget_before(connection, spool.output, spool.head)
 
@@ -93,17 +122,25 @@ def change(connection: sqlite3.Connection, spool: SpoolChange) -> None:
 def lose(
     connection: sqlite3.Connection, output: str, where: tuple[Place, Place], reason: LossReason, at_ns: int
 ) -> tuple[list[Loss], list[Place]]:
-    """Take the rows of places in [start, stop) away: their losses, for the ledger, and the places."""
+    """Take the rows of places in [start, stop) away: their losses, for the ledger, and the places.
+
+    What was not given up on purpose is no loss yet: it may still be in its files, so it becomes a row of `reclaims`.
+    """
     rows = connection.execute(
-        "SELECT segment, offset, parts FROM spooled WHERE output = ? AND (segment, offset) >= (?, ?)"
-        " AND (segment, offset) < (?, ?) ORDER BY segment, offset",
+        "SELECT segment, offset, parts, id, observed_ns FROM spooled WHERE output = ?"
+        " AND (segment, offset) >= (?, ?) AND (segment, offset) < (?, ?) ORDER BY segment, offset",
         (output, *where[0], *where[1]),
     ).fetchall()
-    places = [Place(segment, offset) for segment, offset, _ in rows]
+    places = [Place(row[0], row[1]) for row in rows]
     connection.executemany(
         "DELETE FROM spooled WHERE output = ? AND segment = ? AND offset = ?", [(output, *place) for place in places]
     )
-    lost = [loss for *_, packed in rows for loss in losses_in(parts_in(packed), output, reason, at_ns)]
+    lost: list[Loss] = []
+    for *_, packed, id_, observed_ns in rows:
+        if id_ and reason in _RECLAIMED and parts_in(packed):
+            connection.execute(_RECLAIM, (id_, output, observed_ns, packed, reason))
+        else:
+            lost += losses_in(parts_in(packed), output, reason, at_ns)
     return merge(lost), places
 
 
@@ -152,13 +189,19 @@ def _adopt(
     positions.advance(connection, positions.reached_in(acked))
     end(connection, ids)
     positions.adopt(connection, header.output, header.parts)
-    connection.execute(_HOLD, (header.output, *place, _encode_parts(header.parts)))
+    id_ = header.id if header.indexes is None else None
+    connection.execute(_HOLD, (header.output, *place, _encode_parts(header.parts), id_, header.observed_ns))
 
 
 def spooled(connection: sqlite3.Connection) -> list[tuple[str, Place, tuple[InflightPart, ...]]]:
     """Every block that a spool should hold: its output, its place, what it covers."""
     rows = connection.execute("SELECT output, segment, offset, parts FROM spooled").fetchall()
     return [(output, Place(segment, offset), parts_in(packed)) for output, segment, offset, packed in rows]
+
+
+def _whole(block: Block) -> str | None:
+    """A block's id, if its parts are all that it stands for: else what is cut from them would not be the same."""
+    return block.id if block.indexes is None else None
 
 
 def _places(connection: sqlite3.Connection, output: str, start: Place, stop: Place) -> set[Place]:
@@ -177,3 +220,28 @@ def _forget_before(connection: sqlite3.Connection, output: str, head: Place) -> 
 def _before(parts: Sequence[InflightPart], begins: Mapping[int, int]) -> bool:
     """Whether a block lies before another one, which begins there in its files, in a file they share."""
     return any(range_.end <= begins.get(range_.file, 0) for part in parts for range_ in part.ranges)
+
+
+# -- to be taken back from their files ---------------------------------------------------------------------------------
+
+
+def reclaims(connection: sqlite3.Connection, output: str, limit: int) -> list[Reclaim]:
+    """The oldest blocks that an output's spool has lost; one whose row is damaged has no parts."""
+    rows = connection.execute(
+        "SELECT seq, reason, id, output, observed_ns, parts FROM reclaims WHERE output = ? ORDER BY seq LIMIT ?",
+        (output, limit),
+    ).fetchall()
+    return [Reclaim(row[0], row[1], InflightBlock(row[2], row[3], row[4], parts_in(row[5]))) for row in rows]
+
+
+def reclaiming(connection: sqlite3.Connection) -> set[str]:
+    """The outputs that have any."""
+    return {row[0] for row in connection.execute("SELECT DISTINCT output FROM reclaims").fetchall()}
+
+
+def end_reclaim(connection: sqlite3.Connection, reclaim: Reclaim) -> None:
+    """It is in flight as it stands here, as far as it has ranges; what it had besides is a loss."""
+    connection.execute("DELETE FROM reclaims WHERE seq = ?", (reclaim.seq,))
+    block = reclaim.block
+    if any(part.ranges for part in block.parts):
+        connection.execute(_BEGIN, (block.id, block.output, block.observed_ns, _encode_parts(block.parts)))

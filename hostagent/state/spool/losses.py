@@ -1,7 +1,8 @@
-"""What a spool gives up or misses: told to the ledger first, and to the operator.
+"""What a spool gives up or misses: told to the checkpoint first, and to the operator.
 
 The checkpoint knows which bytes lie at which place of the spool, so what is damaged or gone is named exactly, whatever
-is left of the files. Only where its database is younger than the spool, a frame's header has to say it, or nobody can.
+is left of the segments: it is read from its log files again, or goes into the ledger. Only where the database is
+younger than the spool, a frame's header has to say it, or nobody can.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ _NOTICES_KEPT = 20
 
 
 class SpoolRecord(Protocol):
-    """The checkpoint as the spool sees it: it knows what the spool should hold, and keeps the ledger."""
+    """The checkpoint as the spool sees it: it knows what the spool should hold, has it read again, keeps the ledger."""
 
     def reconcile_spool(self, output: str, held: Iterable[tuple[Place, SpoolHeader]], done: Place) -> Sequence[Place]:
-        """At start: ledger what should be there and is not; the places of those blocks."""
+        """At start: have what should be there and is not read again; the places of those blocks."""
 
     def lose_spooled(self, output: str, where: tuple[Place, Place], reason: LossReason) -> Sequence[Place]:
-        """Ledger what is known to lie between two places; the places of those blocks."""
+        """Ledger what is dropped between two places, have what is damaged read again; the places that are known."""
 
     def add_losses(self, losses: Sequence[Loss]) -> None:
         """Ledger what nobody else knows of."""
@@ -57,8 +58,8 @@ class SpoolLosses:
         self._missed = sorted(self._record.reconcile_spool(self._output, held, done))
         if self._missed:
             self.tell(
-                f"{len(self._missed)} blocks that were spooled are damaged or gone: their ranges are in the ledger",
-                "`hostagent audit` sums them up; look at the disk's health, and for who changed the directory",
+                f"{len(self._missed)} spooled blocks are damaged or gone: they are read from their log files again",
+                "what is not there any more is in the ledger; look at the disk's health, and who changed the directory",
             )
         named = {place.segment for place in self._missed}
         lost = [

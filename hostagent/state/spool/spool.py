@@ -259,7 +259,8 @@ class Spool:
         segment.damage = segment.damage or damage.why
         what = f"{segment.path.name}, bytes {damage.start} to {damage.end}: {damage.why}"
         self._losses.tell(
-            what, "what it held and was not in its file any more is in the ledger; the segment goes to quarantine"
+            what,
+            "what it held is read from its files, the rest is in the ledger; the drained segment goes to quarantine",
         )
         log.move_head((segment.number, damage.end))
 
