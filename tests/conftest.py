@@ -2,19 +2,23 @@
 
 A test says what it needs with `@pytest.mark.requires(...)`. Elsewhere a missing piece skips it with a reason; under
 HOSTAGENT_CI=1 the machine was prepared by `.ci/run`, so any skip fails the run unless the test carries
-`@pytest.mark.kernel_may_lack("feature")`.
+`@pytest.mark.kernel_may_lack("feature")`. A run of several processes is shared out here, too.
 """
 
+import fcntl
 import importlib.util
 import os
 import shutil
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from tests.support.backend import Backend
+
+RUNTIMES = "tests/runtimes/"
 
 # Wall-clock limits per example would make a busy two-core machine fail what a quiet one passes.
 settings.register_profile("hostagent", deadline=None)
@@ -39,6 +43,45 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("requires"):
         if missing := missing_requirements(*mark.args, **mark.kwargs):
             pytest.skip("; ".join(missing))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # noqa: ANN401 - pytest-xdist has no types
+    """To each process the next test, but all those with container runtimes to one: they share an engine a session."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneByOne(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return RUNTIMES if nodeid.startswith(RUNTIMES) else nodeid
+
+    return OneByOne(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several processes begin with the longest tests, so that none of them has one to itself at the end."""
+    if shared_out(config):
+        items.sort(key=lambda item: (item.get_closest_marker("alone") is not None, -may_take_s(item)))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What is marked `alone` waits for the tests beside it to end, and they for it, before any time limit begins."""
+    if not shared_out(item.config):
+        return (yield)
+    with open(__file__, "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        return (yield)
+
+
+def shared_out(config: pytest.Config) -> bool:
+    """Whether this is one of several processes that share the tests."""
+    return hasattr(config, "workerinput")
+
+
+def may_take_s(item: pytest.Item) -> float:
+    """The time a test asks for, 0 for the many that ask for none."""
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark else 0.0
 
 
 @pytest.hookimpl(wrapper=True)

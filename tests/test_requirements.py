@@ -11,13 +11,13 @@ CONFTEST = Path(__file__).with_name("conftest.py")
 MARKERS = "[pytest]\nmarkers =\n    requires: needs\n    kernel_may_lack: may be skipped\n"
 
 
-def run_pytest(folder: Path, test: str, *, in_ci: bool) -> subprocess.CompletedProcess[str]:
+def run_pytest(folder: Path, test: str, *options: str, in_ci: bool) -> subprocess.CompletedProcess[str]:
     (folder / "conftest.py").write_text(CONFTEST.read_text())
     (folder / "pytest.ini").write_text(MARKERS)
     (folder / "test_sample.py").write_text(f"import pytest\n\n{test}\n    pass\n")
     environment = {**os.environ, "HOSTAGENT_CI": "1" if in_ci else "0"}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", str(folder)],
+        [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", *options, str(folder)],
         env=environment,
         cwd=folder,
         capture_output=True,
@@ -48,6 +48,12 @@ def test_a_missing_requirement_fails_the_run_in_ci(tmp_path: Path, test: str) ->
 def test_a_plain_skip_fails_in_ci_too(tmp_path: Path) -> None:
     run = run_pytest(tmp_path, '@pytest.mark.skip(reason="later")\ndef test_it() -> None:', in_ci=True)
     assert run.returncode == 1, run.stdout
+
+
+def test_a_skip_fails_in_ci_also_where_several_processes_share_the_tests(tmp_path: Path) -> None:
+    run = run_pytest(tmp_path, NEEDS_A_PROGRAM, "--numprocesses", "2", in_ci=True)
+    assert run.returncode == 1, run.stdout
+    assert "HOSTAGENT_CI=1" in run.stdout
 
 
 def test_a_kernel_feature_may_be_missing_in_ci(tmp_path: Path) -> None:

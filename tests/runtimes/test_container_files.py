@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,25 +114,26 @@ def test_files_in_every_place_a_container_has(docker_runtime: DockerEngine, tmp_
 
 
 @pytest.fixture
-def host_root(tmp_path: Path) -> Iterator[Path]:
+def host_root() -> Iterator[str]:
     """The host's root directory, with all that is and will be mounted in it, as a pod sees it."""
-    root = tmp_path / "host"
-    root.mkdir()
+    # Not below pytest's directory: the path of the engine's socket in it would be longer than a socket's may be.
+    root = tempfile.mkdtemp(prefix="ha-host-")
     subprocess.run(["mount", "--rbind", "/", root], check=True)
     subprocess.run(["mount", "--make-rslave", root], check=True)
     try:
         yield root
     finally:
         subprocess.run(["umount", "--recursive", "--lazy", root], check=True)
+        os.rmdir(root)
 
 
 @NEEDS_DOCKER
 def test_an_agent_that_sees_the_host_below_a_directory(
-    docker_runtime: DockerEngine, host_root: Path, tmp_path: Path
+    docker_runtime: DockerEngine, host_root: str, tmp_path: Path
 ) -> None:
     script = f"echo printed; echo tree > /a.log; echo volume > /data/b.log; echo memory > /run/c.log; {ENDLESS}"
     url = f"docker://{host_root}{docker_runtime.socket}"
-    with Collection.of(tmp_path, url, host_root=str(host_root), refresh_interval="200ms") as collection:
+    with Collection.of(tmp_path, url, host_root=host_root, refresh_interval="200ms") as collection:
         collection.agent.start()
         collection.agent.wait_ready()
         container = docker_runtime.run(
