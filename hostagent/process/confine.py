@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import importlib
 import re
+import string
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 # What the `re` module reads its own patterns with; no part of its types.
@@ -32,6 +34,7 @@ _CLASSES = {
 }
 _WITHOUT_LINE_FEED = {sre.CATEGORY_NOT_DIGIT: r"[^\d\n]", sre.CATEGORY_NOT_WORD: r"[^\w\n]"}
 _NOT_SPACE = [(sre.CATEGORY, sre.CATEGORY_NOT_SPACE)]
+_DIGIT = [(sre.CATEGORY, sre.CATEGORY_DIGIT)]
 _POSITIONS = {
     sre.AT_BEGINNING: "^",
     sre.AT_BEGINNING_STRING: "^",
@@ -94,18 +97,20 @@ class _Writer:
         self._names = names
         self._not_space = not_space
 
-    def sequence(self, nodes: Iterable[Node], *, strict: bool) -> str:
-        return "".join([self._node(op, argument, strict) for op, argument in nodes])
+    def sequence(self, nodes: Iterable[Node], *, strict: bool, behind: Node | None = None) -> str:
+        """Write nodes one after the other; `behind` is what follows the last one."""
+        every = [*nodes, behind]
+        return "".join([self._node(*node, strict, after) for node, after in pairwise(every) if node is not None])
 
-    def _node(self, op: Any, argument: Any, strict: bool) -> str:  # noqa: ANN401, PLR0911 - sre's own untyped tree
+    def _node(self, op: Any, argument: Any, strict: bool, behind: Node | None) -> str:  # noqa: ANN401, PLR0911 - sre's tree
         if op is sre.IN and argument == _NOT_SPACE and not strict:
             return f"[{self._not_space}]"
         if op in (sre.LITERAL, sre.NOT_LITERAL, sre.ANY, sre.IN):
             return _character(op, argument, strict=strict)
         if op in _REPEATS:
-            return self._repeat(op, *argument, strict=strict)
+            return self._repeat(op, argument, strict, behind)
         if op is sre.SUBPATTERN:
-            return self._group(*argument, strict=strict)
+            return self._group(argument, strict, behind)
         if op is sre.BRANCH:
             return f"(?:{'|'.join(self.sequence(branch, strict=strict) for branch in argument[1])})"
         if op is sre.ATOMIC_GROUP:
@@ -122,18 +127,35 @@ class _Writer:
             return _POSITIONS[argument]
         raise _NoEquivalentError
 
-    def _repeat(self, op: Any, least: Any, most: Any, repeated: Any, *, strict: bool) -> str:  # noqa: ANN401 - as above
+    def _repeat(self, op: Any, argument: Any, strict: bool, behind: Node | None) -> str:  # noqa: ANN401 - as above
+        least, most, repeated = argument
         # What gives nothing back must not take a line break in the first place.
         body = self.sequence(repeated, strict=strict or op is sre.POSSESSIVE_REPEAT)
-        return f"(?:{body}){{{least},{'' if most is sre.MAXREPEAT else most}}}{_REPEATS[op]}"
+        how = _REPEATS[op]
+        if op is sre.MAX_REPEAT and len(repeated) == 1 and _excludes(repeated[0], behind):
+            how = "+"  # nothing it could give back is what must follow, and not to ask for it is quicker
+        return f"(?:{body}){{{least},{'' if most is sre.MAXREPEAT else most}}}{how}"
 
-    def _group(self, number: int | None, added: int, removed: int, inside: Any, *, strict: bool) -> str:  # noqa: ANN401
+    def _group(self, argument: Any, strict: bool, behind: Node | None) -> str:  # noqa: ANN401 - as above
+        number, added, removed, inside = argument
         if removed or added & ~(re.IGNORECASE | re.ASCII | re.DOTALL | re.MULTILINE):
             raise _NoEquivalentError
-        body = self.sequence(inside, strict=strict)
+        body = self.sequence(inside, strict=strict, behind=behind)
         if number is None:
             return f"(?{'i' if added & re.IGNORECASE else ''}:{body})"
         return f"(?P<{self._names[number]}>{body})" if number in self._names else f"({body})"
+
+
+def _excludes(node: Node, other: Node | None) -> bool:
+    """Whether a character that matches the one is never the other, which is a literal."""
+    op, argument = node
+    if other is None or other[0] is not sre.LITERAL:
+        return False
+    if op is sre.IN and argument == _NOT_SPACE:
+        return chr(other[1]) in string.whitespace
+    if op is sre.IN and argument == _DIGIT:
+        return chr(other[1]) not in string.digits
+    return bool(op is sre.NOT_LITERAL and argument == other[1])
 
 
 def _character(op: Any, argument: Any, *, strict: bool) -> str:  # noqa: ANN401 - sre's own untyped tree
