@@ -51,7 +51,7 @@ def test(ctx: click.Context, file: str, config_path: str, source: str | None, as
     chain = build_chain(chosen, parts, Wiring(chosen.name, clock, config.data_dir))
     encoder = parts.encoders["ndjson"].build(parts.encoders["ndjson"].options(), Wiring("test", clock, config.data_dir))
     data = _read(file)
-    constants = {"path": file, "host": config.host or socket.gethostname()}
+    constants = {"host": config.host or socket.gethostname(), "path": file}
     done = chain.process(data, constants, final=True)
     observed_ns = clock.wall_ns()
     payloads = [encoder.encode(batch, observed_ns).payload for batch in done.batches]
