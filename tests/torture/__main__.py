@@ -150,7 +150,8 @@ def main() -> int:
     for tally in [*tallies, total(tallies)]:
         print(row(tally))
     print(f"the audit at the end finds {unaccounted} bytes unaccounted for")
-    print(f"{in_vain} lines arrived although the ledger has them with their size")
+    reasons = ", ".join(f"{lines} as {reason}" for reason, lines in in_vain.items())
+    print(f"{sum(in_vain.values())} lines arrived although the ledger has them with their size {reasons}".rstrip())
     wrong = verdict(faults, tallies)
     if unaccounted:
         wrong.append(f"hostagent audit: {unaccounted} bytes unaccounted for")

@@ -8,7 +8,7 @@ import contextlib
 import shutil
 import sqlite3
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -66,6 +66,7 @@ class Judge:
         self._gaps: list[_Gap] = []
         self._ledger: defaultdict[tuple[str, int], set[tuple[int, int | None]]] = defaultdict(set)
         self._reasons: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
+        self._sized: dict[tuple[str, int, int, int], str] = {}
         self._owners: dict[tuple[int, int, int, int, str], tuple[str, int] | None] = {}
         self._seen = (0, 0, 0)
 
@@ -97,6 +98,8 @@ class Judge:
                 if (owner := self._owners[key]) is not None:
                     self._ledger[owner].add((start, None if end == _UNSIZED else end))
                     self._reasons[owner].add(reason)
+                    if end != _UNSIZED:
+                        self._sized[*owner, start, end] = reason
 
     def knows_of(self, written: Mapping[str, int]) -> bool:
         """Whether the ledger names every byte that has not come and is not written off yet."""
@@ -129,16 +132,15 @@ class Judge:
                     f"which has {', '.join(sorted(self._reasons.get(owner, ()))) or 'nothing'} of that file"
                 )
 
-    def said_in_vain(self) -> int:
-        """How many lines arrived although the ledger gives all their bytes up: it must not simply name everything."""
-        places = [
-            (stream, generation, start, end)
-            for (stream, generation), ranges in self._ledger.items()
-            for start, end in ranges
-            if end is not None
-        ]
-        found = zip(places, self._writer.lines(places), strict=True)
-        return sum(self._oracle.has(stream, lines) for (stream, *_), lines in found)
+    def said_in_vain(self) -> dict[str, int]:
+        """How many lines arrived although the ledger gives all their bytes up, by its reason: it must not simply name
+        everything.
+        """
+        found: Counter[str] = Counter()
+        places = list(self._sized)
+        for (stream, *_), reason, lines in zip(places, self._sized.values(), self._writer.lines(places), strict=True):
+            found[reason] += self._oracle.has(stream, lines)
+        return {reason: lines for reason, lines in found.items() if lines}
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[sqlite3.Connection]:
