@@ -80,8 +80,8 @@ def test_a_command_that_needs_the_configuration_refuses_a_broken_one(
     config: str, command: list[str], tmp_path: Path
 ) -> None:
     Path(config).write_text(Path(config).read_text().replace("blackhole", "blackhol"))
-    run = call(*command, "-c", config)
-    assert run.exit_code == 2
+    run = spawn(*command, "-c", config)  # `run` takes the signals of its process, which are not to be pytest's
+    assert run.returncode == 2
     assert f"{config}:7:24: unknown output type" in run.stderr
     assert "nothing was started" in run.stderr
     assert not (tmp_path / "state").exists()
