@@ -48,6 +48,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # noqa: ANN401 - pytest-xdist has no types
     """To each process the next test, but all those with container runtimes to one: they share an engine a session."""
+    # The groups that pytest-xdist has itself (--dist loadgroup) rename node ids, which has no effect since pytest 9.2.
     from xdist.scheduler import LoadScopeScheduling
 
     class OneByOne(LoadScopeScheduling):  # type: ignore[misc]
