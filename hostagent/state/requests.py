@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from hostagent.state.database.recovery import sync_directory
+from hostagent.state.durable import sync_directory
 from hostagent.state.faults import os_fault
 
 REQUESTS_DIRECTORY = "requests"

@@ -117,13 +117,13 @@ class Reclaiming:
 
     def _take_oldest(self, lane: Lane) -> None:
         for reclaim in self._checkpoint.reclaims(lane.name, 1):
-            again = _cut_again(self._registry, lane, reclaim.block, LossReason(reclaim.reason), self._clock)
+            again = _cut_again(self._registry, lane, reclaim.block, reclaim.reason, self._clock)
             self._checkpoint.end_reclaim(reclaim._replace(block=again.row), again.losses)
             if again.block.parts:
                 lane.offer_resumed(again.block)
 
 
-def _cut_again(registry: Registry, lane: Lane, inflight: InflightBlock, reason: LossReason, clock: Clock) -> _Again:
+def _cut_again(registry: Registry, lane: Lane, inflight: InflightBlock, reason: str, clock: Clock) -> _Again:
     """The block without the parts that are gone.
 
     What those covered behind the output's position is read anew, or was ledgered with its file; before it, it is lost.

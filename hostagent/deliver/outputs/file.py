@@ -21,6 +21,7 @@ from hostagent.deliver.outputs.block_marks import BlockMarks, End
 from hostagent.errors import TemporaryError
 from hostagent.hookspecs import Wiring
 from hostagent.model import Delivery, Verdict
+from hostagent.state.durable import sync_directory
 
 ACKED = Verdict()
 _MIB = 1024 * 1024
@@ -121,7 +122,7 @@ class FileOutput:
             elif self._compression == "none" and size and os.pread(fd, 1, size - 1) != b"\n":
                 whole += os.pwrite(fd, b"\n", size)  # not ours, and not to be continued by our first record
             if self._fsync:
-                _sync_folder(folder)
+                sync_directory(folder)
             marks.begin(_identity(fd), whole)
             marks.end = None
         except BaseException:
@@ -200,14 +201,6 @@ def _whole_frames(data: bytes, compression: str) -> int:
 def _identity(fd: int) -> tuple[int, int]:
     found = os.fstat(fd)
     return found.st_dev, found.st_ino
-
-
-def _sync_folder(folder: str) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _explain(path: str, error: OSError) -> str:

@@ -20,6 +20,7 @@ from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.state.database import schema
+from hostagent.state.durable import sync_directory, sync_file
 from hostagent.state.faults import is_damage, look_fault, os_fault, sqlite_fault
 from hostagent.state.quarantine import Quarantine
 
@@ -306,21 +307,8 @@ def _copy(path: Path, to: Path) -> None:
 
 
 def _replace_durably(fresh: Path, path: Path) -> None:
-    fd = os.open(fresh, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_file(fresh)
     for companion in _with_companions(path)[1:]:
         companion.unlink(missing_ok=True)
     fresh.replace(path)
     sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make names created, renamed or removed in a directory durable."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

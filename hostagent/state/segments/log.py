@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hostagent.errors import StateError
-from hostagent.state.database.recovery import sync_directory
+from hostagent.state.durable import sync_directory
 from hostagent.state.faults import os_fault
 from hostagent.state.lock import DirectoryLock
 from hostagent.state.quarantine import Quarantine

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from hostagent.state.database.recovery import sync_directory
+from hostagent.state.durable import sync_directory
 from tests.support.waiting import wait_for
 from tests.torture.faults.fault import Fault, healthy, start, start_healthy
 from tests.torture.world import World
