@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.directories import anyones_directory
+
 ROOT = Path(__file__).resolve().parent.parent
 DEADLINE_S = 60
 
@@ -61,6 +63,13 @@ class Demo:
         assert self.process.stdout is not None
         self.process.stdout.close()
         self._errors.close()
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Not pytest's own: the path of the demo's socket in it may be longer than a socket's may be."""
+    with anyones_directory() as directory:
+        yield directory
 
 
 @pytest.fixture
