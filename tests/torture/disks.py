@@ -52,7 +52,14 @@ class Disk:
             os.close(fd)
 
     def repair(self) -> None:
-        """Not mounted: what the next boot would do to a filesystem that has noted an error."""
+        """Not mounted: what the next boot would do to a filesystem that has noted an error.
+
+        To a copy: the kernel keeps the old one, with its error, as long as a mount namespace that was made meanwhile (a
+        container's) has it mounted, and would show it again.
+        """
+        copy = self._image.with_suffix(".kept")
+        shutil.copyfile(self._image, copy)
+        os.replace(copy, self._image)
         # 1: errors were corrected
         run = subprocess.run(["e2fsck", "-p", "-f", str(self._image)], check=False, capture_output=True, text=True)
         assert run.returncode in {0, 1}, run.stdout + run.stderr
@@ -64,6 +71,10 @@ class Disk:
     def write_back(self) -> None:
         """What the kernel may do at any time, and in any order: put on the device what nobody has synced."""
         _command("sync", "-f", str(self.mount_point))
+
+    def flush(self) -> None:
+        """As `write_back`, of a filesystem that may not be able to."""
+        subprocess.run(["sync", "-f", str(self.mount_point)], check=False, stderr=subprocess.DEVNULL)
 
     def freeze_image(self) -> None:
         """Keep what is on the device at this moment; the next mount shows that and nothing later."""
@@ -96,6 +107,8 @@ class Disks:
 
     def mount_again(self) -> None:
         """As after a boot. Nobody may have files open there any more."""
+        for disk in self._disks:
+            disk.flush()
         self.close()
         for disk in self._disks:
             disk.repair()

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,3 +62,18 @@ def test_a_failing_disk_fails_open_files_until_it_is_mounted_again(
     disks.mount_again()
     assert (place / "log").read_bytes() == b"safe"
     write(place / "log", b" again", sync=True)
+
+
+def test_a_container_that_began_meanwhile_does_not_keep_a_disk_broken(disks: Disks, place: Path) -> None:
+    """Its mount namespace is a copy in which everything stays mounted."""
+    write(place / "log", b"safe", sync=True)
+    hold = ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; read _"]
+    with subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        disks.at(place).turn_read_only()
+        disks.mount_again()
+        write(place / "log", b" again", sync=True)
+        assert (place / "log").read_bytes() == b"safe again"
+        assert holder.poll() is None
+        holder.communicate(b"\n")
