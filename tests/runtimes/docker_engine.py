@@ -171,6 +171,8 @@ class DockerEngine:
                 "Env": [f"{key}={value}" for key, value in (env or {}).items()],
                 "Labels": dict(labels or {}),
                 "Tty": tty,
+                # Docker 20.10 deadlocks now and then while endpoints of "none" come and go at once; so there are none.
+                "NetworkDisabled": network == "none",
                 "HostConfig": {
                     "Binds": list(binds),
                     "Tmpfs": dict(tmpfs or {}),
