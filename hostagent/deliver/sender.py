@@ -205,7 +205,7 @@ class Sender:
             if delivery is None:
                 if not stopping and self._send_again():
                     continue
-                if not stopping or self._backlog.empty():
+                if not self._backlog.waiting and (not stopping or self._backlog.empty()):
                     self._wait_for_work()
                 continue
             if stopping and self._clock.monotonic_s() >= (self._deadline_s or 0.0):

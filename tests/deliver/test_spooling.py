@@ -198,6 +198,25 @@ def test_a_reader_that_is_always_ahead_does_not_keep_the_spool_from_getting_empt
     assert stage.lane.status().counters.spooled < 40
 
 
+def test_what_comes_while_an_unreadable_spool_is_given_up_is_delivered(disk: Disk) -> None:
+    backend = Backend()
+    backend.down = True
+    stage = start(disk, backend)
+    fill(stage, range(1))
+    until_spooling(stage, backend)
+    stage.end(0.0)
+    disk.spool = disk.open_spool()
+    (segment,) = disk.spool.directory.glob("*.seg")
+    segment.unlink()
+    segment.mkdir()  # every read of it is an error
+    backend.down = False
+    again = start(disk, backend)
+    wait_for(lambda: again.lane.status().last_error, "the first try to read")
+    again.block(b"line 0001")
+    wait_for(lambda: texts(backend) == [b"line 0001\n"], "the new line")
+    again.end()
+
+
 def test_the_spool_is_delivered_first_after_a_restart_under_the_same_ids(disk: Disk) -> None:
     backend = Backend()
     backend.down = True
