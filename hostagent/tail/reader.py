@@ -190,7 +190,7 @@ class Reader:
         goals = {tailed: tailed.size() for tailed in self._registry.all_files()}
         while goals and not stop.is_set():
             self._look()
-            self._reclaiming.take(self._lanes)
+            self._reclaiming.take(self._lanes, self._turns.look)
             busy = False
             if self._registry.rows.register():
                 for tailed in list(goals):
@@ -208,7 +208,7 @@ class Reader:
         self._flush()
         while not stop.is_set() and not self._all_idle():
             self._look()
-            self._reclaiming.take(self._lanes)
+            self._reclaiming.take(self._lanes, self._turns.look)
             self._clock.wait(self._urgent, GLANCE_S)
 
     def _all_idle(self) -> bool:
@@ -225,7 +225,7 @@ class Reader:
     def step(self) -> None:
         """One turn of the loop: wait, look, read a round, do what is due."""
         self._take(self._watcher.read(self._timeout_s()))
-        self._reclaiming.take(self._lanes)
+        self._reclaiming.take(self._lanes, self._turns.look)
         busy = self._turns.round()
         self._due()
         if busy and not self._turns.any_ready:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -103,20 +103,26 @@ class Reclaiming:
             return self._retry_at_s - now_s
         return float("inf")
 
-    def take(self, lanes: Sequence[Lane]) -> None:
-        """Queue the oldest such block of every lane that has room; what of it is not there any more is ledgered."""
+    def take(self, lanes: Sequence[Lane], look: Callable[[TailedFile], None]) -> None:
+        """Queue the oldest such block of every lane that has room; what of it is not there any more is ledgered.
+
+        `look` notices a file that was rewritten, and finds its copy: nobody may have read it since.
+        """
         if not self._checkpoint.reclaiming or self._clock.monotonic_s() < self._retry_at_s:
             return
         try:
             for lane in lanes:
                 if lane.name in self._checkpoint.reclaiming and lane.room():
-                    self._take_oldest(lane)
+                    self._take_oldest(lane, look)
         except StateError as error:
             log.warning("blocks that a spool has lost wait: %s", error)
             self._retry_at_s = self._clock.monotonic_s() + RETRY_S
 
-    def _take_oldest(self, lane: Lane) -> None:
+    def _take_oldest(self, lane: Lane, look: Callable[[TailedFile], None]) -> None:
         for reclaim in self._checkpoint.reclaims(lane.name, 1):
+            for row in {span.file for part in reclaim.block.parts for span in part.ranges}:
+                if (tailed := self._registry.rows.by_id.get(row)) is not None:
+                    look(tailed)
             again = _cut_again(self._registry, lane, reclaim.block, reclaim.reason, self._clock)
             self._checkpoint.end_reclaim(reclaim._replace(block=again.row), again.losses)
             if again.block.parts:

@@ -118,6 +118,19 @@ class Turns:
         self._ready.extend(unsettled)
         return busy
 
+    def look(self, tailed: TailedFile) -> None:
+        """Notice that a file was rewritten though nobody may read on in it: what stood there may go on in a copy."""
+        if tailed.closed or tailed.suspended or not tailed.row or not self._registry.ensure_open(tailed):
+            return
+        try:
+            for cursor in tailed.cursors:
+                tailed.fetch(cursor, 1)
+        except RewrittenError:
+            for fresh in self.ending.rewritten(tailed):
+                self.make_ready(fresh)
+        except OSError as error:
+            self._registry.unreadable(tailed, error)
+
     def turn(self, tailed: TailedFile, *, final: bool = False) -> bool:
         """Read one chunk for each of the file's cursors; queue the file again if there is more."""
         if tailed.closed or tailed.suspended or not tailed.row or self.ending.joins.holds_back(tailed):

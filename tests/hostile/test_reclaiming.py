@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import random
 import shutil
 from collections import Counter
@@ -32,6 +33,15 @@ def down(scene: Scene) -> Scene:
 
 def spool_of(scene: Scene) -> Path:
     return scene.directory / "agent/state/spool/main"
+
+
+def damage(scene: Scene) -> None:
+    rng = random.Random(4)
+    for path in spool_of(scene).glob("*.seg"):
+        with path.open("r+b") as file:
+            for _ in range(12):
+                file.seek(rng.randrange(path.stat().st_size))
+                file.write(b"\xff\x00\xff")
 
 
 def audit(scene: Scene) -> dict[str, int]:
@@ -89,18 +99,29 @@ def test_a_kill_while_they_are_cut_again_repeats_nothing(scene: Scene) -> None:
 
 
 def test_damage_that_is_met_while_it_drains_is_cut_again(scene: Scene) -> None:
-    rng = random.Random(4)
-    for path in spool_of(scene).glob("*.seg"):
-        with path.open("r+b") as file:
-            for _ in range(12):
-                file.seek(rng.randrange(path.stat().st_size))
-                file.write(b"\xff\x00\xff")
+    damage(scene)
     scene.backend.behave()
     scene.expect(*EVERY)
     assert "what it held is read from its files" in str(scene.status()["notices"])
     assert scene.losses() == []
     account = audit(scene)
     assert account["delivered"] == account["written"]
+
+
+def test_what_was_copied_and_truncated_meanwhile_is_cut_from_the_copy(scene: Scene) -> None:
+    """Nothing was read since, for want of room: nobody has noticed the truncation when the damage is met."""
+    scene.config["outputs"]["main"]["spool"] = {"max_bytes": "64KiB"}
+    scene.restart()
+    more, fresh = numbered("more", range(20_000)), numbered("fresh", range(100))
+    append(scene.logs / "a.log", *more)
+    scene.wait(lambda: "it is full" in str(scene.notices().get("spool main", "")), "the spool to be full")
+    shutil.copyfile(scene.logs / "a.log", scene.logs / "a.1.log")
+    os.truncate(scene.logs / "a.log", 0)
+    append(scene.logs / "a.log", *fresh)
+    damage(scene)
+    scene.backend.behave()
+    scene.expect(*EVERY, *more, *fresh)
+    assert {reason for *_, reason in scene.losses()} == {"copytruncate"}
 
 
 def test_what_is_in_neither_is_lost_to_the_byte(scene: Scene) -> None:
