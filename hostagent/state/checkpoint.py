@@ -70,7 +70,7 @@ class Checkpoint:
         self._inode = os.stat(self._path).st_ino
         self.epoch = opened.epoch
         self._next_file = opened.next_file
-        self._reclaiming = transit.reclaiming(self._connection)
+        self._reclaiming = self._read(transit.reclaiming)
 
     @classmethod
     def open(cls, data_dir: Path, clock: Clock) -> Checkpoint:
@@ -293,11 +293,12 @@ class Checkpoint:
         self._directory_lock.close()
 
     def _take_from_spool(self, work: Callable[[sqlite3.Connection], list[Place]]) -> list[Place]:
+        def both(connection: sqlite3.Connection) -> tuple[list[Place], set[str]]:
+            return work(connection), transit.reclaiming(connection)
+
         with self._lock:
-            places = self._write(work)
-            if places:
-                self._reclaiming = transit.reclaiming(self._connection)
-            return places
+            places, self._reclaiming = self._write(both)
+        return places
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:

@@ -2,7 +2,7 @@
 
 Between a sender and its backend: append, sync, then commit the positions; later head, deliver, advance. Owns a
 directory of segments and the mark how far it was drained. It never delivers, never decides when to spool, and gives up
-bytes only after `on_loss` has written them into the ledger. Thread-safe.
+bytes only after the checkpoint has them in its ledger, or among those to be reclaimed. Thread-safe.
 """
 
 from __future__ import annotations
