@@ -9,6 +9,7 @@ import fcntl
 import importlib.util
 import os
 import shutil
+import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ settings.load_profile("hostagent")
 # Agents and backends are started some hundred times. Without compiled modules that is half of the time.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode"))
+
+# A unix socket's path has 107 bytes at most, and hundreds of tests have one in their temporary folder.
+if len(tempfile.gettempdir()) > 20:
+    tempfile.tempdir = os.environ["TMPDIR"] = "/tmp"
 
 
 def missing_requirements(*, root: bool = False, tools: Iterable[str] = (), modules: Iterable[str] = ()) -> list[str]:

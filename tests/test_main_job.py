@@ -7,7 +7,7 @@ import base64
 import os
 import random
 import signal
-import socket
+import stat
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -129,10 +129,8 @@ def test_what_is_no_regular_file_is_passed_over(tmp_path: Path, logs: Path, back
     (logs / "loop.log").symlink_to(logs / "loop.log")
     (logs / "dangling.log").symlink_to(logs / "nowhere")
     (logs / "zero.log").symlink_to("/dev/zero")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(logs / "socket.log"))
-        agent = Agent(tmp_path / "agent", config(logs, backend))
-        finished = agent.run_once()
+    os.mknod(logs / "socket.log", stat.S_IFSOCK | 0o600)
+    finished = Agent(tmp_path / "agent", config(logs, backend)).run_once()
     assert finished.returncode == 0, finished.stderr
     watch = Watch(backend)
     assert watch.complete(written), finished.stderr

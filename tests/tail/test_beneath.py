@@ -3,7 +3,6 @@
 import ctypes
 import os
 import platform
-import socket
 import stat
 import struct
 import subprocess
@@ -171,12 +170,10 @@ def test_a_device_is_refused_unopened(root: Path) -> None:
         read(root, "/logs/disk.log")
 
 
-def test_sockets_and_directories_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(root)  # a socket's path may only be 107 bytes long
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind("logs/sock.log")
-        with pytest.raises(NotRegularError, match="socket"):
-            read(root, "/logs/sock.log")
+def test_sockets_and_directories_are_refused(root: Path) -> None:
+    os.mknod(root / "logs/sock.log", stat.S_IFSOCK | 0o600)
+    with pytest.raises(NotRegularError, match="socket"):
+        read(root, "/logs/sock.log")
     with pytest.raises(NotRegularError, match="directory") as caught:
         read(root, "/logs")
     assert caught.value.kind == "directory"
