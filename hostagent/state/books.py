@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from hostagent.model import Loss
 from hostagent.state.database import files, ledger, positions, totals, transit
+from hostagent.state.database.connections import DATABASE, connect_read_only
 from hostagent.state.database.ledger import LossTotal
 from hostagent.state.database.positions import Progress
-from hostagent.state.database.recovery import DATABASE, connect_read_only
 from hostagent.state.database.totals import Forgotten
 from hostagent.state.faults import sqlite_fault
 from hostagent.state.rows import FileRow, InflightPart

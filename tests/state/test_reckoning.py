@@ -8,8 +8,8 @@ from hostagent.clock import Clock
 from hostagent.model import Loss
 from hostagent.state.checkpoint import Checkpoint, Position
 from hostagent.state.database import positions, totals
+from hostagent.state.database.connections import connect_read_only
 from hostagent.state.database.positions import Progress
-from hostagent.state.database.recovery import connect_read_only
 from hostagent.state.reckoning import Account, reckon, union, within, without
 from hostagent.state.spool.spooled import Place
 from tests.state.values import ANCHOR, block, file_row, header_of, part

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from hostagent.errors import StateError
 from hostagent.model import Loss
-from hostagent.state.checkpoint import BACKUP_INTERVAL_S, Checkpoint
+from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.database import schema
+from hostagent.state.database.live import BACKUP_INTERVAL_S
 from hostagent.state.database.recovery import upgrade_in_place
 from tests.state.values import ANCHOR, HandClock, block, file_row, offsets, part
 

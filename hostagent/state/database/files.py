@@ -65,6 +65,11 @@ def load(connection: sqlite3.Connection) -> list[FileRow]:
     return rows
 
 
+def gone_before(connection: sqlite3.Connection, wall_ns: int) -> set[int]:
+    """The ids of files that were gone then."""
+    return {row[0] for row in connection.execute("SELECT id FROM files WHERE gone_ns < ?", (wall_ns,)).fetchall()}
+
+
 def _row(
     row: tuple[Any, ...], shared: dict[str, str], tags: Mapping[str, Scalar], stands: Mapping[str, Position]
 ) -> FileRow:

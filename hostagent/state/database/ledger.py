@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
+
+import msgspec
 
 from hostagent.model import Loss
 
@@ -34,6 +36,10 @@ class LossReason(StrEnum):
     DEAD_LETTER_MISSING = "dead_letter_missing"
 
 
+# Damage found in what was written down before the position was committed.
+_READ_AGAIN = frozenset({LossReason.SPOOL_DAMAGED, LossReason.SPOOL_MISSING, LossReason.DEAD_LETTER_DAMAGED})
+
+
 class LossTotal(NamedTuple):
     """All losses of one source to one output for one reason since the ledger began."""
 
@@ -46,9 +52,13 @@ class LossTotal(NamedTuple):
 
 
 def add(connection: sqlite3.Connection, losses: Iterable[Loss]) -> int:
-    """Record losses that are not recorded yet; returns how many were new."""
+    """Record losses that are not recorded yet; returns how many were new.
+
+    What was damaged in the spool is lost only as far as the output's position says its bytes were done: what lies
+    behind the position is still in its file and will be read again.
+    """
     new = 0
-    for loss in losses:
+    for loss in _below_positions(connection, losses):
         path = loss.path or _path_of(connection, loss.file)
         end = UNKNOWN if loss.end is None else loss.end
         changed = connection.execute(
@@ -98,6 +108,20 @@ def fold(connection: sqlite3.Connection, keep: int) -> int:
     return connection.execute(
         "DELETE FROM losses WHERE seq <= (SELECT seq FROM losses ORDER BY seq DESC LIMIT 1 OFFSET ?)", (keep,)
     ).rowcount
+
+
+def _below_positions(connection: sqlite3.Connection, losses: Iterable[Loss]) -> Iterator[Loss]:
+    for loss in losses:
+        if loss.end is None or loss.reason not in _READ_AGAIN:
+            yield loss
+            continue
+        found = connection.execute(
+            "SELECT offset FROM positions WHERE file = ? AND output = ?", (loss.file, loss.output)
+        ).fetchone()
+        # A file that is forgotten was done with long ago: all of it counts.
+        end = loss.end if found is None else min(loss.end, found[0])
+        if end > loss.start:
+            yield msgspec.structs.replace(loss, end=end)
 
 
 def _path_of(connection: sqlite3.Connection, file: int) -> str:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import sqlite3
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,22 +18,19 @@ from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.state.database import schema
+from hostagent.state.database.connections import BUSY_TIMEOUT_S, DATABASE, connect, exists, with_companions
 from hostagent.state.durable import sync_directory, sync_file
-from hostagent.state.faults import is_damage, look_fault, os_fault, sqlite_fault
+from hostagent.state.faults import is_damage, os_fault, sqlite_fault
 from hostagent.state.quarantine import Quarantine
 
-DATABASE = "checkpoint.db"
 BACKUP = "checkpoint.db.backup"
 SUBJECT = "checkpoint"
-BUSY_TIMEOUT_S = 2.0
 _HEADER_BYTES = 100
 _SQLITE_ERROR = 1
 _ID_JUMP = 1 << 32
 _FORGOTTEN_IDS = 1 << 48
 """Where ids begin when all that was given are forgotten: at random, below what a JSON number holds exactly, and with
 room for millions of jumps."""
-# SQLITE_READONLY and SQLITE_CANTOPEN: its log has to be replayed before it can be read.
-_NEEDS_TO_WRITE = frozenset({8, 14})
 # Above this, check the structure only: index against table takes seconds per 100 MB.
 FULL_CHECK_BYTES = 32 * 1024 * 1024
 
@@ -49,101 +44,14 @@ class Opened(NamedTuple):
     next_file: int
 
 
-def connect(path: Path, *, patience_s: float = BUSY_TIMEOUT_S) -> sqlite3.Connection:
-    """A connection for the one writer, which waits so long for others' locks."""
-    connection = sqlite3.connect(path, timeout=patience_s, isolation_level=None, check_same_thread=False)
-    connection.text_factory = _decode_text
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA cache_size = -1024")
-        connection.execute("PRAGMA journal_size_limit = 16777216")
-        connection.execute("PRAGMA temp_store = MEMORY")
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-def _decode_text(text: bytes) -> str:
-    """A flipped bit in one text must not keep all others from being read."""
-    return text.decode("utf-8", "replace")
-
-
-def connect_read_only(data_dir: Path) -> sqlite3.Connection:
-    """A connection that can't write, for a command beside a running agent or without one; it leaves no file behind."""
-    path = data_dir / DATABASE
-    if not _exists(path):
-        raise StateError(f"{path} is not there: no agent has run with this data_dir, or it was removed")
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    wal, shared = path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")
-    if not shared.exists() and not _exists(wal):
-        uri += "&immutable=1"  # nobody uses it: SQLite would make both files, as whoever runs the command
-    try:
-        with path.open("rb"):
-            pass
-        return _checked_version(_connect_to_look(uri), path)
-    except OSError as error:
-        raise look_fault(path, error) from error
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _NEEDS_TO_WRITE:
-            raise sqlite_fault(path, "read it", error) from error
-    return _checked_version(_copied(path), path)
-
-
-def _connect_to_look(uri: str) -> sqlite3.Connection:
-    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-    connection.text_factory = _decode_text
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.Error:
-        connection.close()
-        raise
-    return connection
-
-
-def _copied(path: Path) -> sqlite3.Connection:
-    """A database whose log must be replayed on a disk that takes no writes: replayed in a copy, then held in memory."""
-    memory = sqlite3.connect(":memory:", isolation_level=None)
-    memory.text_factory = _decode_text
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            for part in _with_companions(path)[:2]:
-                if part.exists():
-                    shutil.copyfile(part, Path(folder) / part.name)
-            with contextlib.closing(sqlite3.connect(Path(folder) / path.name)) as copy:
-                copy.backup(memory)
-    except sqlite3.Error as error:
-        memory.close()
-        raise sqlite_fault(path, "read a copy of it", error) from error
-    except OSError as error:
-        memory.close()
-        raise look_fault(path, error) from error
-    return memory
-
-
-def _checked_version(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
-    try:
-        version = schema.version_of(connection)
-    except sqlite3.Error as error:
-        connection.close()
-        raise sqlite_fault(path, "read it", error) from error
-    if version != schema.VERSION:
-        connection.close()
-        hint = "start the agent of this version once, it brings it up to date" if version < schema.VERSION else ""
-        hint = hint or "use the hostagent that made it"
-        raise StateError(f"{path} has tables of version {version}, this hostagent knows {schema.VERSION}: {hint}")
-    return connection
-
-
 def open_database(data_dir: Path, clock: Clock) -> Opened:
     """Open, heal, upgrade or make the database of a data directory that this process has locked."""
     path = data_dir / DATABASE
     backup = data_dir / BACKUP
     notices: list[Notice] = []
     try:
-        if not _exists(path):
-            if _exists(backup):
+        if not exists(path):
+            if exists(backup):
                 notices.append(_notice("it was gone", _restore(data_dir, clock)))
         elif damage := _damage_of(path):
             kept = _set_aside(path, Quarantine(data_dir, clock))
@@ -180,13 +88,9 @@ def write_backup(data_dir: Path) -> None:
     except OSError as error:
         raise os_fault(path, "back it up", error) from error
     finally:
-        for leftover in _with_companions(fresh):
+        for leftover in with_companions(fresh):
             with contextlib.suppress(OSError):
                 leftover.unlink()
-
-
-def _exists(path: Path) -> bool:
-    return os.path.lexists(path) and path.stat().st_size > 0
 
 
 def _damage_of(path: Path) -> str:
@@ -234,7 +138,7 @@ def _ready(path: Path, first_file: int) -> sqlite3.Connection:
 def upgrade_in_place(path: Path) -> None:
     """Migrate a copy and put it in place: a kill half-way leaves the old database as it was."""
     fresh = path.with_name(path.name + ".upgrade")
-    for leftover in _with_companions(fresh):
+    for leftover in with_companions(fresh):
         leftover.unlink(missing_ok=True)
     _copy(path, fresh)
     schema.upgrade(fresh)
@@ -246,13 +150,13 @@ def upgrade_in_place(path: Path) -> None:
 def _restore(data_dir: Path, clock: Clock) -> str:
     """Put the backup in the database's place; says what happened."""
     backup = data_dir / BACKUP
-    if not _exists(backup):
+    if not exists(backup):
         return "no backup was there, so a new one was begun: files are read as if seen for the first time"
     if damage := _damage_of(backup):
         kept = _set_aside(backup, Quarantine(data_dir, clock))
         return f"the backup was damaged too ({damage}) and is now {kept}, so a new one was begun"
     fresh = data_dir / (DATABASE + ".restored")
-    for leftover in _with_companions(fresh):
+    for leftover in with_companions(fresh):
         leftover.unlink(missing_ok=True)
     _copy(backup, fresh)
     _replace_durably(fresh, data_dir / DATABASE)
@@ -283,15 +187,11 @@ def _begin_epoch(connection: sqlite3.Connection, first_file: int) -> None:
 
 def _used_before(data_dir: Path) -> bool:
     """Whether files may have been given ids here by whatever is forgotten now."""
-    return any(_exists(data_dir / name) for name in (DATABASE, BACKUP, "spool", "dead-letters", "quarantine"))
-
-
-def _with_companions(path: Path) -> list[Path]:
-    return [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
+    return any(exists(data_dir / name) for name in (DATABASE, BACKUP, "spool", "dead-letters", "quarantine"))
 
 
 def _set_aside(path: Path, quarantine: Quarantine) -> Path:
-    moved = [quarantine.move(part) for part in _with_companions(path) if os.path.lexists(part)]
+    moved = [quarantine.move(part) for part in with_companions(path) if os.path.lexists(part)]
     return moved[0]
 
 
@@ -308,7 +208,7 @@ def _copy(path: Path, to: Path) -> None:
 
 def _replace_durably(fresh: Path, path: Path) -> None:
     sync_file(fresh)
-    for companion in _with_companions(path)[1:]:
+    for companion in with_companions(path)[1:]:
         companion.unlink(missing_ok=True)
     fresh.replace(path)
     sync_directory(path.parent)
