@@ -8,10 +8,13 @@ than requests to the agent.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
+from hostagent.cli.streams import keep_descriptors, unwritable_stdout, visible_lines
 from hostagent.errors import EXIT_FAILURE, EXIT_USAGE, ConfigError, HostagentError
 
 # Command → module of this package that defines a click command of that name (with `_` for `-`).
@@ -64,20 +67,42 @@ class Commands(click.Group):
         for broken in add_commands(build_plugin_manager(), self):
             click.echo(f"plugin {broken.name} ({broken.package}) adds no command: {broken.reason}", err=True)
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as click has it
+        keep_descriptors()
+        return super().main(*args, **kwargs)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:  # noqa: ANN401 - as click has it
+        with _errors_told():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
-        try:
+        with _errors_told():
             return super().invoke(ctx)
-        except ConfigError as error:
-            for problem in error.problems:
-                click.echo(str(problem), err=True)
-            count = len(error.problems)
-            click.echo(
-                f"{count} problem{'s' if count != 1 else ''} in the configuration; nothing was started", err=True
-            )
-            ctx.exit(EXIT_USAGE)
-        except HostagentError as error:
-            click.echo(f"hostagent: {error}", err=True)
-            ctx.exit(EXIT_FAILURE)
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    """Errors as words on stderr and an exit code; names of files in them may hold anything."""
+    try:
+        yield
+    except click.UsageError as error:
+        # A shell's `*` puts names of files among the arguments.
+        raise click.UsageError(visible_lines(error.format_message()), error.ctx) from error
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(visible_lines(str(problem)), err=True)
+        count = len(error.problems)
+        click.echo(f"{count} problem{'s' if count != 1 else ''} in the configuration; nothing was started", err=True)
+        raise click.exceptions.Exit(EXIT_USAGE) from error
+    except HostagentError as error:
+        click.echo(visible_lines(f"hostagent: {error}"), err=True)
+        raise click.exceptions.Exit(EXIT_FAILURE) from error
+    except OSError as error:
+        told = unwritable_stdout(error)
+        if told is None:
+            raise
+        click.echo(f"hostagent: {told}", err=True)
+        raise click.exceptions.Exit(EXIT_FAILURE) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -45,7 +45,8 @@ def _tell_problems(config_path: str, problems: list[ConfigProblem], as_json: boo
         return
     for problem in problems:
         click.echo(show.visible_lines(str(problem)))
-    click.echo(click.style(f"{config_path}: {len(problems)} problem{'s' if len(problems) != 1 else ''}", fg="red"))
+    count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
+    click.echo(click.style(f"{show.visible(config_path)}: {count}", fg="red"))
 
 
 def _tell_summary(config_path: str, config: Config, notices: list[Notice], as_json: bool) -> None:
@@ -56,7 +57,7 @@ def _tell_summary(config_path: str, config: Config, notices: list[Notice], as_js
         summary = {"valid": True, "config": config_path, "sources": sources, "outputs": outputs, "notices": told}
         show.print_json(summary)
         return
-    click.echo(click.style(f"{config_path}: valid", fg="green"))
+    click.echo(click.style(f"{show.visible(config_path)}: valid", fg="green"))
     for name, source in config.sources.items():
         click.echo(f"  source {name} ({source.type}) to {', '.join(source.outputs)}")
     for name, output in config.outputs.items():

@@ -54,7 +54,7 @@ def explain(path: str, config_path: str, address: str | None, as_json: bool) -> 
     click.echo(f"{show.visible(report.path)}: {click.style(verdict, fg=colour, bold=True)}")
     for step in report.steps:
         click.echo(f"  - {show.visible(step)}")
-    click.echo(click.style(f"  according to {source_of_answer}", dim=True))
+    click.echo(click.style(f"  according to {show.visible(source_of_answer)}", dim=True))
 
 
 def _show_things(things: ThingsReport) -> None:

@@ -89,7 +89,7 @@ def cat(
                     text = record.decode(errors="backslashreplace").removesuffix("\n")
                     click.echo(show.compact_json({"entry": letter.id, "reason": reason, "record": text}))
                 else:
-                    click.echo(record, nl=not record.endswith(b"\n"))
+                    show.print_bytes(record)
     ctx.exit(EXIT_FAILURE if failed else EXIT_OK)
 
 

@@ -61,7 +61,7 @@ def test(ctx: click.Context, file: str, config_path: str, source: str | None, as
         records = [msgspec.json.decode(line) for line in body.split(b"\n") if line]
         show.print_json({"records": records, "counts": counts})
     else:
-        click.echo(body, nl=False)
+        show.print_bytes(body)
         told = ", ".join(f"{number} {name}" for name, number in counts.items())
         click.echo(f"source {chosen.name}: {told}", err=True)
     ctx.exit(EXIT_OK)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
+from hostagent.cli.streams import print_bytes, visible_lines
 from hostagent.config.units import format_duration, format_size
 from hostagent.observe.log import visible
 
@@ -21,6 +22,7 @@ __all__ = [
     "count",
     "heading",
     "moment",
+    "print_bytes",
     "print_json",
     "size",
     "table",
@@ -30,14 +32,20 @@ __all__ = [
 ]
 
 
+# What JSON need not escape and a terminal obeys: DEL, C1 controls, marks that change the direction of text.
+_JSON_VISIBLE = {
+    code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+}
+
+
 def print_json(value: object) -> None:
     """A value as indented JSON."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    click.echo(msgspec.json.format(compact_json(value), indent=2))
 
 
 def compact_json(value: object) -> str:
-    """A value as JSON on one line."""
-    return msgspec.json.encode(value).decode()
+    """A value as JSON on one line, with control characters escaped."""
+    return msgspec.json.encode(value).decode().translate(_JSON_VISIBLE)
 
 
 def heading(text: str) -> None:
@@ -64,11 +72,6 @@ def trouble(text: str, hint: str = "", *, mark: str = "!", colour: str = "red") 
     click.echo(f"  {click.style(mark, fg=colour, bold=True)} {visible(text)}")
     if hint:
         click.echo(f"      {click.style('do:', dim=True)} {visible(hint)}")
-
-
-def visible_lines(text: str) -> str:
-    """Text of several lines with everything made visible but the ends of its lines."""
-    return "\n".join(visible(line) for line in text.split("\n"))
 
 
 def size(size_bytes: int | None) -> str:

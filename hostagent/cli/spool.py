@@ -108,7 +108,7 @@ def cat(
             lines = body.decode(errors="backslashreplace").splitlines()
             click.echo(show.compact_json({**_block_json(listed), "lines": lines}))
         else:
-            click.echo(body, nl=not body.endswith(b"\n"))
+            show.print_bytes(body)
     if block is not None and not known:
         raise HostagentError(
             f"there is no block {block} (it may have been delivered meanwhile): see `spool ls {place}`"

@@ -38,9 +38,10 @@ def print_status(report: AgentReport) -> None:
     word, colour = ("healthy", "green") if report.health.healthy else ("UNHEALTHY", "red")
     if report.health.healthy and not report.health.ready:
         word, colour = "not ready", "yellow"
-    name = f"hostagent {report.version} on {report.host}, pid {report.pid}, up {show.age(report.uptime_s)}"
+    host = show.visible(report.host)
+    name = f"hostagent {report.version} on {host}, pid {report.pid}, up {show.age(report.uptime_s)}"
     click.echo(f"{click.style(word, fg=colour, bold=True)}  {name}")
-    click.echo(click.style(f"  {report.config}, state in {report.data_dir}", dim=True))
+    click.echo(click.style(show.visible(f"  {report.config}, state in {report.data_dir}"), dim=True))
     use = f"{show.size(report.rss_bytes)} of memory, {report.cpu_s:.1f} s of CPU, {report.open_fds} open files"
     click.echo(click.style(f"  {use}", dim=True))
     for check in report.health.checks:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hostagent.cli import show
 from hostagent.cli.options import api_option, config_option
 from hostagent.errors import HostagentError
 
@@ -62,7 +63,7 @@ def tap(*, source: str, config_path: str, address: str | None, count: int | None
             for payload in tapping.records(clock.wall_ns()):
                 lines = payload.splitlines(keepends=True)[: None if count is None else count - shown]
                 shown += len(lines)
-                click.echo(b"".join(lines), nl=False)
+                show.print_bytes(b"".join(lines))
             clock.wait(never, PACE_S)
     finally:
         tapping.close()

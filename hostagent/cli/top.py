@@ -130,10 +130,11 @@ def _output(before: OutputReport | None, now: OutputReport, seconds: float) -> O
 
 
 def _print(report: AgentReport, rates: Rates) -> None:
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         click.echo(CLEAR, nl=False)
     word = "healthy" if report.health.healthy else "UNHEALTHY, see `hostagent status`"
-    click.echo(f"{report.host}: {word}, {rates.cpu_share:.0%} of one CPU, {show.size(rates.rss_bytes)} of memory")
+    host = show.visible(report.host)
+    click.echo(f"{host}: {word}, {rates.cpu_share:.0%} of one CPU, {show.size(rates.rss_bytes)} of memory")
     show.heading("Sources")
     show.table(
         ("name", "bytes/s>", "records/s>", "files>", "behind>", "oldest>"), [_source_row(one) for one in rates.sources]
