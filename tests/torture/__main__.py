@@ -3,7 +3,6 @@
 import argparse
 import shutil
 import signal
-import statistics
 import sys
 import tempfile
 import time
@@ -11,59 +10,9 @@ from pathlib import Path
 
 from tests.torture.faults import FAULTS, Fault, left_out
 from tests.torture.judge import Tally
+from tests.torture.table import HEADING, Charged, by_fault, row, slowest, total, verdict
+from tests.torture.together import company_of, endure_together
 from tests.torture.world import World
-
-HEADING = (
-    f"{'fault':<40}{'injected':>9}{'written':>11}{'missing':>9}{'lost':>8}{'unaccounted':>13}{'twice':>8}{'altered':>9}"
-    f"{'disordered':>12}{'recovered s, median':>21}{'worst':>7}"
-)
-
-
-def row(tally: Tally) -> str:
-    median = f"{statistics.median(tally.recovered_s):.1f}" if tally.recovered_s else "never"
-    worst = f"{max(tally.recovered_s):.1f}" if tally.recovered_s else ""
-    return (
-        f"{tally.fault:<40}{tally.injected:>9}{tally.written:>11}{tally.missing:>9}{tally.lost:>8}"
-        f"{tally.unaccounted:>13}{tally.twice:>8}{tally.altered:>9}{tally.disordered:>12}{median:>21}{worst:>7}"
-    )
-
-
-def verdict(faults: list[Fault], tallies: list[Tally]) -> list[str]:
-    """What no agent may do, by fault; empty when all is well."""
-    destroys = {fault.name for fault in faults if fault.destroys}
-    repeats = {fault.name for fault in faults if fault.repeats}
-    found = []
-    for tally in tallies:
-        if tally.unaccounted:
-            found.append(f"{tally.fault}: {tally.unaccounted} bytes never came and are not in the ledger")
-        if tally.lost and tally.fault not in destroys:
-            found.append(f"{tally.fault}: {tally.lost} lines lost, although nothing was taken away")
-        if tally.unaccounted or tally.fault not in destroys:
-            found += [f"{tally.fault}: {gap}" for gap in tally.gaps[:10]]
-        if tally.altered:
-            found.append(f"{tally.fault}: {tally.altered} lines altered")
-        if tally.fault not in repeats and tally.twice:
-            found.append(f"{tally.fault}: {tally.twice} lines came twice")
-        # What is cut again for a damaged spool comes behind what was whole in it.
-        if tally.fault not in repeats | destroys and tally.disordered:
-            found.append(f"{tally.fault}: {tally.disordered} lines out of order")
-    return found
-
-
-def total(tallies: list[Tally]) -> Tally:
-    """All rows in one."""
-    whole = Tally("in all")
-    for tally in tallies:
-        whole.injected += tally.injected
-        whole.written += tally.written
-        whole.missing += tally.missing
-        whole.lost += tally.lost
-        whole.unaccounted += tally.unaccounted
-        whole.twice += tally.twice
-        whole.altered += tally.altered
-        whole.disordered += tally.disordered
-        whole.recovered_s += tally.recovered_s
-    return whole
 
 
 def endure(world: World, fault: Fault, tally: Tally) -> None:
@@ -78,20 +27,26 @@ def endure(world: World, fault: Fault, tally: Tally) -> None:
     tally.written += sum(world.writer.state().values()) - before
 
 
-def run(world: World, faults: list[Fault], duration_s: float, times_each: int) -> list[Tally]:
-    """Rounds of all faults in random order until the time is up, or exactly `times_each` rounds."""
-    tallies = {fault.name: Tally(fault.name) for fault in faults}
-    deadline_s = time.monotonic() + duration_s
+def run(world: World, faults: list[Fault], chosen: argparse.Namespace) -> dict[tuple[Fault, ...], Tally]:
+    """Rounds of all faults in random order until the time is up, or exactly as many as were asked for."""
+    charged: dict[tuple[Fault, ...], Tally] = {}
+    deadline_s = time.monotonic() + chosen.duration
     rounds = 0
     world.start()
-    while rounds < times_each if times_each else time.monotonic() < deadline_s:
+    while rounds < chosen.each if chosen.each else time.monotonic() < deadline_s:
         rounds += 1
         for fault in world.rng.sample(faults, len(faults)):
-            if not times_each and time.monotonic() > deadline_s:
+            if not chosen.each and time.monotonic() > deadline_s:
                 break
-            endure(world, fault, tallies[fault.name])
-            print(time.strftime("%H:%M:%S"), fault.name, file=sys.stderr, flush=True)
-    return list(tallies.values())
+            together = company_of(fault, faults, chosen.at_once, world.rng)
+            name = " + ".join(one.name for one in together)
+            tally = charged.setdefault(together, Tally(name))
+            if chosen.at_once == 1:
+                endure(world, fault, tally)
+            elif len(together) > 1:
+                endure_together(world, together, tally)
+            print(time.strftime("%H:%M:%S"), name, file=sys.stderr, flush=True)
+    return charged
 
 
 def _end_early(number: int, _: object) -> None:
@@ -101,18 +56,7 @@ def _end_early(number: int, _: object) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--duration", type=float, default=120.0, help="seconds")
-    parser.add_argument("--each", type=int, default=0, help="inject each fault so often instead of for a duration")
-    parser.add_argument("--fault", action="append", help="only this one (repeatable); a part of its name is enough")
-    parser.add_argument("--skip", action="append", default=[], help="not this one (repeatable)")
-    parser.add_argument("--part", default="1/1", help="the first of three parts of the faults: 1/3")
-    parser.add_argument("--rate", type=float, default=1e6, help="log bytes a second")
-    parser.add_argument("--streams", type=int, default=6)
-    parser.add_argument("--no-disks", action="store_true", help="leave out faults that need small filesystems (root)")
-    parser.add_argument("--keep", action="store_true", help="keep logs, state and arrivals")
-    parser.add_argument("--list", action="store_true")
+    parser = _parser()
     chosen = parser.parse_args()
     if chosen.list:
         print("\n".join(fault.name for fault in FAULTS))
@@ -134,30 +78,59 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="hostagent-torture."))
     world = World(directory, chosen.seed, chosen.rate, chosen.streams, disks=disks)
     try:
-        tallies = run(world, faults, chosen.duration, chosen.each)
-        tallies.append(world.finish())
-        unaccounted, in_vain = world.audit().unaccounted, world.judge.said_in_vain()
+        charged = run(world, faults, chosen)
+        charged[()] = world.finish()
+        print(f"\nseed {chosen.seed}")
+        for name, reason in missing.items():
+            print(f"left out: {name} needs {reason}")
+        wrong = report(world, faults, charged)
     finally:
         world.close()
         if chosen.keep:
             print(f"\nkept in {directory}", file=sys.stderr)
         else:
             shutil.rmtree(directory)
-    print(f"\nseed {chosen.seed}")
-    for name, reason in missing.items():
-        print(f"left out: {name} needs {reason}")
+    return 1 if wrong else 0
+
+
+def report(world: World, faults: list[Fault], charged: Charged) -> bool:
+    """Print what all of it has cost; whether something is wrong."""
+    unaccounted, in_vain, tracebacks = world.audit().unaccounted, world.judge.said_in_vain(), world.tracebacks()
+    whole = total("in all", charged.values())
     print(HEADING)
-    for tally in [*tallies, total(tallies)]:
+    for tally in [*by_fault(faults, charged), charged[()], whole]:
         print(row(tally))
+    if whole.kills:
+        print(f"killed {whole.kills} times at random moments")
+    print(f"the longest recovery took {slowest(charged.values())}")
     print(f"the audit at the end finds {unaccounted} bytes unaccounted for")
     reasons = ", ".join(f"{lines} as {reason}" for reason, lines in in_vain.items())
     print(f"{sum(in_vain.values())} lines arrived although the ledger has them with their size {reasons}".rstrip())
-    wrong = verdict(faults, tallies)
+    wrong = [words for together, tally in charged.items() for words in verdict(together, tally)]
     if unaccounted:
         wrong.append(f"hostagent audit: {unaccounted} bytes unaccounted for")
+    if tracebacks:
+        wrong.append(f"the agent's log has {tracebacks} tracebacks")
     for words in wrong:
         print(f"WRONG {words}")
-    return 1 if wrong else 0
+    return bool(wrong)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--duration", type=float, default=120.0, help="seconds")
+    parser.add_argument("--each", type=int, default=0, help="inject each fault so often instead of for a duration")
+    parser.add_argument("--at-once", type=int, default=1, help="so many faults together, and kill -9 at random moments")
+    parser.add_argument("--fault", action="append", help="only this one (repeatable); a part of its name is enough")
+    parser.add_argument("--skip", action="append", default=[], help="not this one (repeatable)")
+    parser.add_argument("--part", default="1/1", help="the first of three parts of the faults: 1/3")
+    parser.add_argument("--rate", type=float, default=1e6, help="log bytes a second")
+    parser.add_argument("--streams", type=int, default=6)
+    parser.add_argument("--no-disks", action="store_true", help="leave out faults that need small filesystems (root)")
+    parser.add_argument("--keep", action="store_true", help="keep logs, state and arrivals")
+    parser.add_argument("--list", action="store_true")
+    return parser
 
 
 if __name__ == "__main__":

@@ -28,13 +28,14 @@ _WRAP = 1 << 64
 
 
 class Tally(msgspec.Struct):
-    """A row of the table: what one fault did over all its injections.
+    """What one fault, or several at once, did over all injections.
 
     `missing` are the lines that had not come when the fault's time was up, `lost` those of them that never came.
     """
 
     fault: str
     injected: int = 0
+    kills: int = 0  # between the faults
     written: int = 0
     missing: int = 0
     lost: int = 0

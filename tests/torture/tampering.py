@@ -69,18 +69,25 @@ def tracer_of(pid: int) -> int:
 
 
 class Failing:
-    """Calls of a running process fail until `stop`."""
+    """Calls of a running process fail from `attach` until `stop`; or until it is gone, and another may be attached."""
 
-    def __init__(self, pid: int, log: Path, calls: str, paths: Iterable[Path], *, how: str) -> None:
+    def __init__(self, log: Path, calls: str, paths: Iterable[Path], *, how: str) -> None:
         """`how` is an error's name and when to answer it: `EIO:when=2+3`."""
-        inject = f"inject={calls}:error={how}"
-        self._process = subprocess.Popen([*_tracing(log, calls, paths), "-q", "-e", inject, "-p", str(pid)])
-        wait_for(lambda: tracer_of(pid) != 0, "strace to attach")
+        self._command = [*_tracing(log, calls, paths), "-q", "-e", f"inject={calls}:error={how}"]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def attach(self, pid: int) -> bool:
+        """Whether the process lived long enough for that."""
+        self.stop()
+        process = self._process = subprocess.Popen([*self._command, "-p", str(pid)])
+        wait_for(lambda: tracer_of(pid) != 0 or process.poll() is not None, "strace to attach")
+        return process.poll() is None
 
     def stop(self) -> None:
         """The process is let go and lives on."""
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait(10)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(10)
 
 
 def comes_true(condition: Callable[[], bool], within_s: float) -> bool:

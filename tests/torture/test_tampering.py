@@ -69,7 +69,8 @@ def test_calls_fail_for_one_file_until_it_is_stopped(tmp_path: Path) -> None:
             return process.stdout.readline().strip()
 
         assert write("one") == "written"
-        failing = Failing(process.pid, tmp_path / "log", "pwrite64", [tmp_path / "one"], how="EIO:when=1+")
+        failing = Failing(tmp_path / "log", "pwrite64", [tmp_path / "one"], how="EIO:when=1+")
+        assert failing.attach(process.pid)
         assert write("one") == "Input/output error"
         assert write("other") == "written"
         failing.stop()

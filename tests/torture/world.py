@@ -5,11 +5,13 @@ filesystems of their own, mounted only when the caller is root.
 """
 
 import contextlib
+import http.client
 import json
 import os
 import random
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGKILL
 from typing import NamedTuple
@@ -79,7 +81,8 @@ class World:
         self.data_dir = directory / "state"
         self.spool_dir = self.data_dir / "spool"
         self.oracle = Oracle()
-        self.tampering: Failing | None = None
+        self._tampering: Failing | None = None
+        self._in_company = False
         self._exits = contextlib.ExitStack()
         if disks:
             places = [(directory / "state.img", self.data_dir), (directory / "spool.img", self.spool_dir)]
@@ -97,16 +100,52 @@ class World:
         self.kill_traced()
         self._exits.close()
 
-    def start(self, *wrapper: str) -> None:
-        """Start the agent, perhaps by another command, and wait until it is at work."""
-        self.agent.wrapper = list(wrapper)
-        self.agent.start()
-        self.agent.wrapper = []
+    @contextlib.contextmanager
+    def company(self) -> Iterator[None]:
+        """Several faults come and go within. One may keep the agent from getting ready, or running, while others go on;
+        afterwards it has to run again.
+        """
+        self._in_company = True
+        yield
+        self._in_company = False
+        if not self.agent.running:
+            self.agent.start()
         self.agent.wait_ready()
 
+    def launch(self) -> None:
+        """Start the agent. Calls that are refused now are refused to this one, too."""
+        self.agent.start()
+        if self._tampering is not None:
+            self._tampering.attach(self.agent.pid)
+
+    def start(self) -> None:
+        """Start the agent, and wait until it is at work; in company, until it can say that it isn't."""
+        self.launch()
+        if self._in_company:
+            wait_for(self._is_up, "the agent to answer or to end", so_far=self.agent.tail)
+        else:
+            self.agent.wait_ready()
+
+    def run_under(self, *wrapper: str) -> None:
+        """From now on the agent is run by this command, or by none. If it is away, whoever took it away starts it."""
+        self.agent.wrapper = list(wrapper)
+        if self.agent.running or not self._in_company:
+            self.kill()
+            self.start()
+
     def kill(self) -> None:
-        self.agent.must_run()
-        self.agent.kill()
+        self._must_run()
+        if self.agent.running:
+            self.agent.kill()
+
+    def stop(self) -> None:
+        self._must_run()
+        if self.agent.running:
+            assert self.agent.stop() == 0, self.agent.tail()
+
+    def tracebacks(self) -> int:
+        """How many there are in the agent's log."""
+        return self.agent.log.read_bytes().count(b"Traceback (most recent call last)")
 
     def pause(self, low_s: float, high_s: float) -> None:
         """Let time pass: faults of random length are what this program is about."""
@@ -122,11 +161,16 @@ class World:
                     os.kill(tracer, SIGKILL)
             self.agent.kill()
 
+    def tamper(self, failing: Failing) -> None:
+        """From now on some of the agent's calls fail."""
+        self._tampering = failing
+        assert failing.attach(self.agent.pid), self.agent.tail()
+
     def stop_tampering(self) -> None:
         """From now on the agent's calls reach the kernel again."""
-        if self.tampering is not None:
-            self.tampering.stop()
-            self.tampering = None
+        if self._tampering is not None:
+            self._tampering.stop()
+            self._tampering = None
 
     def back_up(self) -> None:
         """What the agent does every minute: a copy of its database beside it."""
@@ -214,6 +258,17 @@ class World:
         self.judge.read_ledger()
         self.judge.judge()
         return tally
+
+    def _must_run(self) -> None:
+        """Alone no fault may end the agent. In company one may: it can't start on a disk that answers with errors."""
+        if not self._in_company:
+            self.agent.must_run()
+
+    def _is_up(self) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            self.agent.get("/readyz")
+            return True
+        return not self.agent.running
 
     def _complete(self, written: dict[str, int]) -> bool:
         self.oracle.take(self.backend.new_arrivals())

@@ -4,9 +4,9 @@ import os
 import shutil
 
 from tests.torture.faults import backend, calls, clock, damage, disk, files, points, process
-from tests.torture.faults.fault import Fault
+from tests.torture.faults.fault import Fault, Hold
 
-__all__ = ["FAULTS", "Fault", "left_out"]
+__all__ = ["FAULTS", "Fault", "Hold", "left_out"]
 
 FAULTS: list[Fault] = [
     fault for kind in (process, points, backend, files, calls, disk, damage, clock) for fault in kind.FAULTS

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from tests.torture.faults.fault import Fault, healthy
+from tests.torture.faults.fault import Fault, Hold, healthy
 from tests.torture.world import World
 
 
@@ -30,15 +30,20 @@ def _down_and_deleted(world: World) -> None:
 
 
 FAULTS = [
-    Fault("backend refuses", _backend("refuse"), healthy),
-    Fault("backend slow", _backend("slow", delay_s=0.3), healthy),
-    Fault("backend stalls", _backend("stall"), healthy),
-    Fault("backend 429", _backend("status", status=429, retry_after_s=0.2), healthy),
-    Fault("backend 500", _backend("status", status=500, share=0.7), healthy),
-    Fault("backend 413", _backend("too_large", max_bytes=2000), healthy),
-    Fault("stored, then reset", _backend("stored_then_reset", share=0.5), healthy),
-    Fault("half an answer", _backend("half_answer", share=0.5), healthy),
-    Fault("connection cut in the body", _backend("cut", share=0.7), healthy),
-    Fault("backend down, agent killed", _down_and_killed, healthy),
-    Fault("backend down, files deleted", _down_and_deleted, healthy),
+    Fault("backend refuses", _backend("refuse"), healthy, Hold.BACKEND),
+    Fault("backend slow", _backend("slow", delay_s=0.3), healthy, Hold.BACKEND),
+    Fault("backend stalls", _backend("stall"), healthy, Hold.BACKEND),
+    Fault("backend 429", _backend("status", status=429, retry_after_s=0.2), healthy, Hold.BACKEND),
+    Fault("backend 500", _backend("status", status=500, share=0.7), healthy, Hold.BACKEND),
+    Fault("backend 413", _backend("too_large", max_bytes=2000), healthy, Hold.BACKEND),
+    Fault("stored, then reset", _backend("stored_then_reset", share=0.5), healthy, Hold.BACKEND),
+    Fault("half an answer", _backend("half_answer", share=0.5), healthy, Hold.BACKEND),
+    Fault("connection cut in the body", _backend("cut", share=0.7), healthy, Hold.BACKEND),
+    Fault("backend down, agent killed", _down_and_killed, healthy, Hold.BACKEND | Hold.AGENT),
+    Fault(
+        "backend down, files deleted",
+        _down_and_deleted,
+        healthy,
+        Hold.BACKEND | Hold.LOAD | Hold.LINKS | Hold.PRESENCE,
+    ),
 ]

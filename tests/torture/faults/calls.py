@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.waiting import wait_for
-from tests.torture.faults.fault import Fault
+from tests.torture.faults.fault import Fault, Hold
 from tests.torture.tampering import Failing, lacks_strace
 from tests.torture.world import DATABASE, World
 
@@ -26,7 +26,7 @@ def _spool_files(world: World) -> list[Path]:
 
 def _refuse(world: World, calls: str, paths: list[Path], error: str) -> None:
     log = world.directory / "strace.log"
-    world.tampering = Failing(world.agent.pid, log, calls, paths, how=f"{error}:when={world.rng.choice(_SOMETIMES)}")
+    world.tamper(Failing(log, calls, paths, how=f"{error}:when={world.rng.choice(_SOMETIMES)}"))
 
 
 def _at_database(error: str) -> Callable[[World], None]:
@@ -65,14 +65,21 @@ def _reading_back(world: World) -> None:
 
 def _works_again(world: World) -> None:
     world.stop_tampering()
+
+
+def _work_again(world: World) -> None:
+    world.stop_tampering()
     world.backend.behave()
 
 
+_ALL_OF_IT = Hold.BACKEND | Hold.DISKS
+
+
 FAULTS = [
-    Fault("EIO writing the database", _at_database("EIO"), _works_again, lacks=lacks_strace),
-    Fault("EIO writing the spool", _at_spool("EIO"), _works_again, lacks=lacks_strace),
-    Fault("EIO writing both", _at_both("EIO"), _works_again, lacks=lacks_strace),
-    Fault("EROFS for both", _at_both("EROFS"), _works_again, lacks=lacks_strace),
-    Fault("ENOSPC for both", _at_both("ENOSPC"), _works_again, lacks=lacks_strace),
-    Fault("EIO reading the spool", _reading_back, _works_again, destroys=True, lacks=lacks_strace),
+    Fault("EIO writing the database", _at_database("EIO"), _works_again, Hold.DISKS, lacks=lacks_strace),
+    Fault("EIO writing the spool", _at_spool("EIO"), _work_again, _ALL_OF_IT, lacks=lacks_strace),
+    Fault("EIO writing both", _at_both("EIO"), _work_again, _ALL_OF_IT, lacks=lacks_strace),
+    Fault("EROFS for both", _at_both("EROFS"), _work_again, _ALL_OF_IT, lacks=lacks_strace),
+    Fault("ENOSPC for both", _at_both("ENOSPC"), _work_again, _ALL_OF_IT, lacks=lacks_strace),
+    Fault("EIO reading the spool", _reading_back, _work_again, _ALL_OF_IT, destroys=True, lacks=lacks_strace),
 ]

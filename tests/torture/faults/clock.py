@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.torture.faults.fault import Fault
+from tests.torture.faults.fault import Fault, Hold
 from tests.torture.world import World
 
 _STEPS_S = (1, 60, 3600, 3 * 86400, 400 * 86400)
@@ -25,8 +25,7 @@ def _step(sign: int) -> Callable[[World], None]:
     def inject(world: World) -> None:
         clock = world.directory / "clock"
         clock.write_text("+0\n")
-        world.kill()
-        world.start(
+        world.run_under(
             "env",
             f"LD_PRELOAD={_library()}",
             f"FAKETIME_TIMESTAMP_FILE={clock}",
@@ -41,11 +40,10 @@ def _step(sign: int) -> Callable[[World], None]:
 
 
 def _back(world: World) -> None:
-    world.kill()
-    world.start()
+    world.run_under()
 
 
 FAULTS = [
-    Fault("clock stepped forwards", _step(1), _back, hold_s=(1.0, 2.0), lacks=_no_library),
-    Fault("clock stepped backwards", _step(-1), _back, hold_s=(1.0, 2.0), lacks=_no_library),
+    Fault("clock stepped forwards", _step(1), _back, Hold.COMMAND, hold_s=(1.0, 2.0), lacks=_no_library),
+    Fault("clock stepped backwards", _step(-1), _back, Hold.COMMAND, hold_s=(1.0, 2.0), lacks=_no_library),
 ]

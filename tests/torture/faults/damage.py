@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.waiting import wait_for
-from tests.torture.faults.fault import Fault, start, start_healthy
+from tests.torture.faults.fault import Fault, Hold, start, start_healthy
 from tests.torture.world import World
 
 
@@ -104,22 +104,31 @@ def _delete_spool(files: list[Path], _: World) -> None:
 
 
 _AT_ONCE = (0.0, 0.2)
+_DATABASE = Hold.AGENT | Hold.STATE
+_SPOOL = Hold.AGENT | Hold.BACKEND | Hold.DISKS
 FAULTS = [
-    Fault("database bit flips", _flip_in_database, start, hold_s=_AT_ONCE, repeats=True),
-    Fault("database truncated", _truncate_database, start, hold_s=_AT_ONCE, repeats=True),
-    Fault("database deleted", _delete_database, start, hold_s=_AT_ONCE, repeats=True),
-    Fault("database deleted, backup there", _delete_all_but_the_backup, start, hold_s=_AT_ONCE, repeats=True),
+    Fault("database bit flips", _flip_in_database, start, _DATABASE, hold_s=_AT_ONCE, repeats=True),
+    Fault("database truncated", _truncate_database, start, _DATABASE, hold_s=_AT_ONCE, repeats=True),
+    Fault("database deleted", _delete_database, start, _DATABASE, hold_s=_AT_ONCE, repeats=True),
+    Fault(
+        "database deleted, backup there", _delete_all_but_the_backup, start, _DATABASE, hold_s=_AT_ONCE, repeats=True
+    ),
     Fault(
         "database and spool truncated",
         _truncate_database_and_spool,
         start_healthy,
+        _SPOOL,
         hold_s=_AT_ONCE,
         destroys=True,
         repeats=True,
     ),
-    Fault("database and spool deleted", _delete_database_and_spool, start_healthy, hold_s=_AT_ONCE, repeats=True),
-    Fault("spool bit flips", _spool_then(_flip_in_spool), start_healthy, hold_s=_AT_ONCE, destroys=True),
-    Fault("spool truncated", _spool_then(_truncate_spool), start_healthy, hold_s=_AT_ONCE, destroys=True),
-    Fault("spool segments deleted", _spool_then(_delete_segments), start_healthy, hold_s=_AT_ONCE, destroys=True),
-    Fault("spool deleted", _spool_then(_delete_spool), start_healthy, hold_s=_AT_ONCE, destroys=True),
+    Fault(
+        "database and spool deleted", _delete_database_and_spool, start_healthy, _SPOOL, hold_s=_AT_ONCE, repeats=True
+    ),
+    Fault("spool bit flips", _spool_then(_flip_in_spool), start_healthy, _SPOOL, hold_s=_AT_ONCE, destroys=True),
+    Fault("spool truncated", _spool_then(_truncate_spool), start_healthy, _SPOOL, hold_s=_AT_ONCE, destroys=True),
+    Fault(
+        "spool segments deleted", _spool_then(_delete_segments), start_healthy, _SPOOL, hold_s=_AT_ONCE, destroys=True
+    ),
+    Fault("spool deleted", _spool_then(_delete_spool), start_healthy, _SPOOL, hold_s=_AT_ONCE, destroys=True),
 ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hostagent.state.durable import sync_directory
 from tests.support.waiting import wait_for
-from tests.torture.faults.fault import Fault, healthy, start, start_healthy
+from tests.torture.faults.fault import Fault, Hold, healthy, start, start_healthy
 from tests.torture.world import World
 
 
@@ -27,7 +27,6 @@ def _empty(directory: Callable[[World], Path]) -> Callable[[World], None]:
     def heal(world: World) -> None:
         (directory(world) / "ballast").unlink()
         sync_directory(directory(world))  # or the next power cut brings it back
-        healthy(world)
 
     return heal
 
@@ -43,6 +42,11 @@ def _spool(world: World) -> Path:
 def _fill_spool_while_down(world: World) -> None:
     world.backend.behave("refuse")
     _fill(_spool)(world)
+
+
+def _empty_spool(world: World) -> None:
+    _empty(_spool)(world)
+    healthy(world)
 
 
 def _read_only_start(world: World) -> None:
@@ -106,23 +110,53 @@ def _another_boot(world: World) -> None:
 
 
 _AT_ONCE = (0.0, 0.2)
+_ALL_OF_IT = Hold.AGENT | Hold.BACKEND | Hold.DISKS
 FAULTS = [
-    Fault("disk full: database", _fill(_state), _empty(_state), hold_s=(1.0, 4.0), disks=True),
-    Fault("disk full: spool", _fill_spool_while_down, _empty(_spool), hold_s=(1.0, 4.0), disks=True),
-    Fault("power loss", _lose_power, start, hold_s=_AT_ONCE, disks=True, repeats=True),
+    Fault("disk full: database", _fill(_state), _empty(_state), Hold.STATE, hold_s=(1.0, 4.0), disks=True),
     Fault(
-        "power loss, backend down", _lose_power_while_spooling, start_healthy, hold_s=_AT_ONCE, disks=True, repeats=True
+        "disk full: spool",
+        _fill_spool_while_down,
+        _empty_spool,
+        Hold.SPOOL | Hold.BACKEND,
+        hold_s=(1.0, 4.0),
+        disks=True,
     ),
-    Fault("power loss, database written back", _lose_power_but_not(_state), start_healthy, hold_s=_AT_ONCE, disks=True),
+    Fault("power loss", _lose_power, start, Hold.AGENT | Hold.DISKS, hold_s=_AT_ONCE, disks=True, repeats=True),
     Fault(
-        "power loss, spool written back",
-        _lose_power_but_not(_spool),
+        "power loss, backend down",
+        _lose_power_while_spooling,
         start_healthy,
+        _ALL_OF_IT,
         hold_s=_AT_ONCE,
         disks=True,
         repeats=True,
     ),
-    Fault("read-only at start", _read_only_start, _read_write, hold_s=(1.0, 3.0), disks=True),
-    Fault("read-only while running", _turn_read_only, _another_boot, hold_s=(0.5, 2.0), disks=True, repeats=True),
-    Fault("disk dies while running", _die, _another_boot, hold_s=(0.5, 2.0), disks=True),
+    Fault(
+        "power loss, database written back",
+        _lose_power_but_not(_state),
+        start_healthy,
+        _ALL_OF_IT,
+        hold_s=_AT_ONCE,
+        disks=True,
+    ),
+    Fault(
+        "power loss, spool written back",
+        _lose_power_but_not(_spool),
+        start_healthy,
+        _ALL_OF_IT,
+        hold_s=_AT_ONCE,
+        disks=True,
+        repeats=True,
+    ),
+    Fault("read-only at start", _read_only_start, _read_write, Hold.AGENT | Hold.STATE, hold_s=(1.0, 3.0), disks=True),
+    Fault(
+        "read-only while running",
+        _turn_read_only,
+        _another_boot,
+        _ALL_OF_IT,
+        hold_s=(0.5, 2.0),
+        disks=True,
+        repeats=True,
+    ),
+    Fault("disk dies while running", _die, _another_boot, _ALL_OF_IT, hold_s=(0.5, 2.0), disks=True),
 ]

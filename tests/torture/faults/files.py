@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.streams import ROTATIONS
 from tests.support.waiting import wait_for
-from tests.torture.faults.fault import Fault, nothing, start
+from tests.torture.faults.fault import Fault, Hold, nothing, start
 from tests.torture.world import World
 
 _LINKED = ".linked"
@@ -96,15 +96,27 @@ def _no_reuse() -> str:
 
 _SHORT = (1.0, 2.0)
 FAULTS = [
-    Fault("rotation storm 50/s", _storm(50.0, *ROTATIONS), _calm, hold_s=(1.0, 3.0)),
-    Fault("rotation storm, kill -9", _storm_and_kill, start, hold_s=(0.0, 0.3)),
-    Fault("copytruncate 20/s", _storm(20.0, "copytruncate"), _calm, hold_s=_SHORT),
-    Fault("rename and gzip 20/s", _storm(20.0, "rename_gzip", in_turn=True), _calm, hold_s=_SHORT),
-    Fault("rename, late reopen 20/s", _storm(20.0, "rename_late_reopen"), _calm, hold_s=_SHORT),
-    Fault("hard link and unlink 20/s", _storm(20.0, "hard_link"), _calm, hold_s=_SHORT),
-    Fault("symlink swap 20/s", _storm(20.0, "symlink_swap"), _calm, hold_s=_SHORT),
-    Fault("delete 5/s", _storm(5.0, "delete", in_turn=True), _calm, hold_s=_SHORT),
-    Fault("hard link to a live file", _link_live_files, _unlink_again),
-    Fault("inode reused, agent running", _reuse_while_running, nothing, lacks=_no_reuse),
-    Fault("inode reused, agent away", _reuse_while_away, start, hold_s=(0.0, 0.3), lacks=_no_reuse),
+    Fault("rotation storm 50/s", _storm(50.0, *ROTATIONS), _calm, Hold.LOAD | Hold.PRESENCE, hold_s=(1.0, 3.0)),
+    Fault("rotation storm, kill -9", _storm_and_kill, start, Hold.LOAD | Hold.AGENT, hold_s=(0.0, 0.3)),
+    Fault("copytruncate 20/s", _storm(20.0, "copytruncate"), _calm, Hold.LOAD, hold_s=_SHORT),
+    Fault(
+        "rename and gzip 20/s",
+        _storm(20.0, "rename_gzip", in_turn=True),
+        _calm,
+        Hold.LOAD | Hold.PRESENCE,
+        hold_s=_SHORT,
+    ),
+    Fault("rename, late reopen 20/s", _storm(20.0, "rename_late_reopen"), _calm, Hold.LOAD, hold_s=_SHORT),
+    Fault("hard link and unlink 20/s", _storm(20.0, "hard_link"), _calm, Hold.LOAD, hold_s=_SHORT),
+    Fault("symlink swap 20/s", _storm(20.0, "symlink_swap"), _calm, Hold.LOAD, hold_s=_SHORT),
+    Fault(
+        "delete 5/s",
+        _storm(5.0, "delete", in_turn=True),
+        _calm,
+        Hold.LOAD | Hold.LINKS | Hold.PRESENCE,
+        hold_s=_SHORT,
+    ),
+    Fault("hard link to a live file", _link_live_files, _unlink_again, Hold.LINKS),
+    Fault("inode reused, agent running", _reuse_while_running, nothing, ~Hold(0), lacks=_no_reuse),
+    Fault("inode reused, agent away", _reuse_while_away, start, ~Hold(0), hold_s=(0.0, 0.3), lacks=_no_reuse),
 ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from signal import SIGKILL, SIGTERM
 
 from tests.torture.faults.damage import flip_bits, kill_before_damage, kill_with_a_spool
-from tests.torture.faults.fault import Fault, start
+from tests.torture.faults.fault import Fault, Hold, start
 from tests.torture.tampering import Point, comes_true, killing_before, lacks_strace, made_in, stopping_after
 from tests.torture.world import DATABASE, World
 
@@ -91,6 +91,7 @@ FAULTS = [
         f"kill -9 {'after' if after else 'before'} {point.name}",
         _kill_at(point, after=after),
         start,
+        Hold.BACKEND | Hold.PRESENCE | Hold.DISKS,
         hold_s=(0.0, 0.1),
         repeats=point.damaged == "database",
         destroys=point.damaged == "spool",

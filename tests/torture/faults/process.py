@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP
 
-from tests.torture.faults.fault import Fault, nothing, start
+from tests.torture.faults.fault import Fault, Hold, nothing, start
 from tests.torture.world import World
 
 
@@ -15,12 +15,12 @@ def _kill(world: World) -> None:
 def _kill_while_starting(world: World) -> None:
     for _ in range(3):
         world.kill()
-        world.agent.start()
+        world.launch()
         world.pause(0.05, 0.6)
 
 
 def _stop(world: World) -> None:
-    assert world.agent.stop() == 0, world.agent.tail()
+    world.stop()
 
 
 def _freeze(world: World) -> None:
@@ -43,14 +43,12 @@ def _overflow(world: World) -> None:
 
 def _one_watch_only(world: World) -> None:
     """In a user namespace of its own the agent may have a single inotify watch; the rest must be polled."""
-    world.kill()
     script = 'echo 1 > /proc/sys/user/max_inotify_watches; exec "$@"'
-    world.start("unshare", "--user", "--map-root-user", "sh", "-c", script, "sh")
+    world.run_under("unshare", "--user", "--map-root-user", "sh", "-c", script, "sh")
 
 
 def _all_watches(world: World) -> None:
-    world.kill()
-    world.start()
+    world.run_under()
 
 
 def _no_watch_limits() -> str:
@@ -60,10 +58,12 @@ def _no_watch_limits() -> str:
 
 
 FAULTS = [
-    Fault("kill -9", _kill, start, hold_s=(0.0, 0.3)),
-    Fault("kill -9 while starting", _kill_while_starting, nothing),
-    Fault("stop and start", _stop, start, hold_s=(0.0, 1.0)),
-    Fault("SIGSTOP", _freeze, _thaw),
-    Fault("inotify queue overflow", _overflow, _thaw, hold_s=(0.0, 0.2)),
-    Fault("inotify watch limit 1", _one_watch_only, _all_watches, hold_s=(1.0, 3.0), lacks=_no_watch_limits),
+    Fault("kill -9", _kill, start, Hold.AGENT, hold_s=(0.0, 0.3)),
+    Fault("kill -9 while starting", _kill_while_starting, nothing, Hold.AGENT),
+    Fault("stop and start", _stop, start, Hold.AGENT, hold_s=(0.0, 1.0)),
+    Fault("SIGSTOP", _freeze, _thaw, Hold.AGENT),
+    Fault("inotify queue overflow", _overflow, _thaw, Hold.AGENT, hold_s=(0.0, 0.2)),
+    Fault(
+        "inotify watch limit 1", _one_watch_only, _all_watches, Hold.COMMAND, hold_s=(1.0, 3.0), lacks=_no_watch_limits
+    ),
 ]
