@@ -5,10 +5,10 @@ Owns the id of a block and the rule when a block is full or due. It must not sen
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Sequence
 
+from hostagent.digest import blake2b
 from hostagent.model import Block, Part
 
 # Part of every id: raised when the way from ranges to bytes changes, so that an upgrade can't send other bytes under an
@@ -29,15 +29,15 @@ def block_id(*, epoch: str, output: str, encoder_key: str, observed_ns: int, par
     return digest.hexdigest()
 
 
-def _seed(*names: str) -> hashlib.blake2b:
-    digest = hashlib.blake2b(ENCODING_VERSION, digest_size=_ID_BYTES)
+def _seed(*names: str) -> blake2b:
+    digest = blake2b(ENCODING_VERSION, digest_size=_ID_BYTES)
     for name in names:
         encoded = name.encode("utf-8", "surrogateescape")
         digest.update(len(encoded).to_bytes(4, "big") + encoded)
     return digest
 
 
-def _update(digest: hashlib.blake2b, observed_ns: int, parts: Sequence[Part]) -> None:
+def _update(digest: blake2b, observed_ns: int, parts: Sequence[Part]) -> None:
     pieces = [observed_ns.to_bytes(12, "big", signed=True)]
     for part in parts:
         chain = part.chain.encode()

@@ -6,7 +6,6 @@ spool can't be opened: the agent starts all the same. Nothing is sent here.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import partial
 
@@ -19,6 +18,7 @@ from hostagent.deliver.credits import Credits
 from hostagent.deliver.lane import Lane
 from hostagent.deliver.late_spool import LateSpool
 from hostagent.deliver.transfer import DeadLetterBox
+from hostagent.digest import blake2b
 from hostagent.errors import StateError
 from hostagent.hookspecs import Wiring
 from hostagent.model import Block
@@ -31,7 +31,7 @@ from hostagent.state.spool.spooled import SPOOL_DIRECTORY
 def encoder_key(encoding: PartConfig) -> str:
     """Equal for encoders that give the same bytes for the same batch."""
     options = msgspec.json.encode(encoding.options, order="deterministic")
-    return f"{encoding.type}:{hashlib.blake2b(options, digest_size=8).hexdigest()}"
+    return f"{encoding.type}:{blake2b(options, digest_size=8).hexdigest()}"
 
 
 def compression_of(config: OutputConfig) -> str:

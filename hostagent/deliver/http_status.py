@@ -7,7 +7,6 @@ what an operator can mend (a token, a route, a size limit) is never a reason to 
 from __future__ import annotations
 
 from datetime import UTC
-from email.utils import parsedate_to_datetime
 
 from hostagent.errors import PermanentError, TemporaryError
 from hostagent.model import Outcome, Verdict
@@ -64,6 +63,8 @@ def wish_s(retry_after: str | None, now_ns: int) -> float | None:
     text = retry_after.strip()
     if text.isascii() and text.isdigit():
         return min(float(text[:12]), LONGEST_WISH_S)
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - rarely needed, and large
+
     try:
         date = parsedate_to_datetime(text)
         seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp() - now_ns / 1e9

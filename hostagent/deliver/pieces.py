@@ -6,12 +6,12 @@ records it holds, so after a crash the same division gives the same ids. It must
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import msgspec
 
 from hostagent.deliver.compress import Compressor, decompress
+from hostagent.digest import blake2b
 from hostagent.hookspecs import Encoder
 from hostagent.model import Block, Delivery, Part
 
@@ -76,7 +76,7 @@ def _piece(
 ) -> Delivery:
     """Some records of a delivery, under an id that names exactly those: `<block>.r<hash of their indexes>`."""
     indexes = tuple(which) if delivery.indexes is None else tuple(delivery.indexes[index] for index in which)
-    digest = hashlib.blake2b(",".join(map(str, indexes)).encode(), digest_size=8).hexdigest()
+    digest = blake2b(",".join(map(str, indexes)).encode(), digest_size=8).hexdigest()
     return msgspec.structs.replace(
         delivery,
         id=f"{delivery.block}.r{digest}",

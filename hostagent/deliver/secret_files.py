@@ -7,11 +7,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from hostagent.errors import TemporaryError
 
 _LONGEST_BYTES = 64 * 1024
 Mark = tuple[int, int, int, int]
+
+
+class TlsFiles(NamedTuple):
+    """The files a TLS connection is made with, and the name its certificate must be for."""
+
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+    server_name: str | None = None
 
 
 def mark_of(paths: Sequence[str]) -> tuple[Mark, ...]:

@@ -7,7 +7,6 @@ clock, so the same bytes give the same batches before and after a crash. `digest
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ import msgspec
 from hostagent.config.load import read_part, read_section
 from hostagent.config.model import MultilineConfig, PartConfig, SourceConfig
 from hostagent.config.parts import Parts
+from hostagent.digest import blake2b
 from hostagent.errors import ConfigError, ConfigProblem
 from hostagent.hookspecs import Framed, Framing, Parser, Processor, Wiring
 from hostagent.model import Batch, Processed, Scalar, Target
@@ -177,7 +177,7 @@ def digest_of(source: SourceConfig) -> str:
         source.invalid_utf8,
         source.max_line_bytes,
     ]
-    return hashlib.blake2b(msgspec.json.encode(made_of, enc_hook=repr), digest_size=16).hexdigest()
+    return blake2b(msgspec.json.encode(made_of, enc_hook=repr), digest_size=16).hexdigest()
 
 
 def _described(part: PartConfig | None) -> tuple[str, msgspec.Struct] | None:

@@ -6,7 +6,6 @@ DeadLetters writes them, the command line and the audit read them beside a runni
 from __future__ import annotations
 
 import bisect
-import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 import zstandard
 
+from hostagent.digest import blake2b
 from hostagent.errors import StateError
 from hostagent.model import Delivery
 from hostagent.state.faults import look_fault
@@ -169,7 +169,7 @@ def encode_letter(
     # A reason quotes the backend, which may say anything.
     reasons = (reason[:_REASON_CHARACTERS].encode("utf-8", "replace").decode() for _, reason in letters)
     why = tuple(places.setdefault(reason, len(places)) for reason in reasons)
-    key = hashlib.blake2b(repr((delivery.id, sizes)).encode() + joined, digest_size=8).digest()
+    key = blake2b(repr((delivery.id, sizes)).encode() + joined, digest_size=8).digest()
     block = delivery.block or delivery.id
     header = LetterHeader(
         output,

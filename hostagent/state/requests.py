@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +51,7 @@ _decode_result = msgspec.json.Decoder(Result).decode
 def put_request(data_dir: Path, request: Request) -> Path:
     """Store a request durably, as the state's owner; StateError when that can't be done."""
     directory = data_dir / REQUESTS_DIRECTORY
-    path = directory / f"{secrets.token_hex(8)}.json"
+    path = directory / f"{os.urandom(8).hex()}.json"
     try:
         owner = os.stat(data_dir)
         with contextlib.suppress(FileExistsError):

@@ -8,11 +8,11 @@ moves cursors; when to read, what the bytes mean and what follows a rotation are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import NamedTuple
 
 import msgspec
 
+from hostagent.digest import blake2b
 from hostagent.hookspecs import Content
 from hostagent.model import FileId, Fingerprint, Scalar
 from hostagent.state.rows import FileRow, Position

@@ -304,7 +304,7 @@ def test_a_circle_of_redirects_ends() -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n", "before its answer was complete"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf", "closed the connection before its answer was complete"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nhalf", "before its answer was complete"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnumber?\r\n", "before its answer was complete"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnumber?\r\n", "does not answer in HTTP"),
         (b"220 mail.example ESMTP\r\n", "does not answer in HTTP .*check the url"),
         (b"\x00\xff\xfe" * 40000, "does not answer in HTTP"),
         (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 500 + b"\r\n", "does not answer in HTTP"),

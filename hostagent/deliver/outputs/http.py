@@ -15,9 +15,10 @@ import msgspec
 
 from hostagent import __version__
 from hostagent.clock import Clock
-from hostagent.deliver.http_client import Answer, HttpClient, TlsFiles
+from hostagent.deliver.http_answer import Answer
+from hostagent.deliver.http_client import HttpClient
 from hostagent.deliver.http_status import OPERATOR_DELAY_S, verdict_of
-from hostagent.deliver.secret_files import SecretFile
+from hostagent.deliver.secret_files import SecretFile, TlsFiles
 from hostagent.errors import TemporaryError
 from hostagent.hookspecs import Wiring
 from hostagent.model import Delivery, Verdict
@@ -103,7 +104,7 @@ class HttpOutput:
             answer = self._client.request(self._head(path, delivery, credentials), delivery.body)
             if not 300 <= answer.status < 400:
                 excerpt = _excerpt(answer.body, secret)
-                wish = answer.headers.get("Retry-After")
+                wish = answer.headers.get("retry-after")
                 return verdict_of(answer.status, self._where, excerpt, wish, self._clock.wall_ns())
             path = self._redirected(answer, path)
         raise TemporaryError(f"{self._where} redirects in a circle: check the url", OPERATOR_DELAY_S)
@@ -136,7 +137,7 @@ class HttpOutput:
 
     def _redirected(self, answer: Answer, path: str) -> str:
         """The path a redirect leads to. Only the same server gets the block and our credentials."""
-        location = answer.headers.get("Location", "")
+        location = answer.headers.get("location", "")
         shown = "".join(char if char.isprintable() else "?" for char in location.partition("?")[0][:_EXCERPT_CHARS])
         try:
             to = urlsplit(urljoin(f"{self._url.scheme}://{self._url.netloc}{path}", location))

@@ -9,10 +9,10 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Mapping
-from hashlib import blake2b
 
 import msgspec
 
+from hostagent.digest import blake2b
 from hostagent.discovery.containers.filters import Selector
 from hostagent.discovery.containers.options import ContainersOptions
 from hostagent.discovery.containers.paths import ContainerFiles, is_process_root

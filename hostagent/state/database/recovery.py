@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
+import random
 import sqlite3
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +31,7 @@ _ID_JUMP = 1 << 32
 _FORGOTTEN_IDS = 1 << 48
 """Where ids begin when all that was given are forgotten: at random, below what a JSON number holds exactly, and with
 room for millions of jumps."""
+_CHANCE = random.SystemRandom()
 # Above this, check the structure only: index against table takes seconds per 100 MB.
 FULL_CHECK_BYTES = 32 * 1024 * 1024
 
@@ -57,7 +58,7 @@ def open_database(data_dir: Path, clock: Clock) -> Opened:
             kept = _set_aside(path, Quarantine(data_dir, clock))
             notices.append(_notice(f"it was damaged ({damage}) and is now {kept}", _restore(data_dir, clock)))
         used = _used_before(data_dir)
-        first_file = _FORGOTTEN_IDS + secrets.randbelow(_FORGOTTEN_IDS) if used else 1
+        first_file = _FORGOTTEN_IDS + _CHANCE.randrange(_FORGOTTEN_IDS) if used else 1
         connection = _ready(path, first_file)
         meta = None if notices else _meta_of(connection)
         if meta is None:
@@ -71,7 +72,7 @@ def open_database(data_dir: Path, clock: Clock) -> Opened:
         raise os_fault(path, "open it", error) from error
     # A power cut sets the database back by seconds: ids that it has forgotten may stand in the spool and in block ids.
     # They lie somewhere behind the next one. Time would not tell where, for it may be set back, too.
-    return Opened(connection, notices, epoch, next_file + (secrets.randbelow(_ID_JUMP) if used else 0))
+    return Opened(connection, notices, epoch, next_file + (_CHANCE.randrange(_ID_JUMP) if used else 0))
 
 
 def write_backup(data_dir: Path) -> None:
@@ -119,7 +120,7 @@ def _ready(path: Path, first_file: int) -> sqlite3.Connection:
     try:
         version = schema.version_of(connection)
         if version == 0:
-            schema.create(connection, epoch=secrets.token_hex(8), first_file=first_file)
+            schema.create(connection, epoch=os.urandom(8).hex(), first_file=first_file)
         elif version > schema.VERSION:
             raise StateError(
                 f"{path} was made by a newer hostagent (tables of version {version}, this one knows {schema.VERSION}): "
@@ -181,7 +182,7 @@ def _meta_of(connection: sqlite3.Connection) -> tuple[str, int] | None:
 
 def _begin_epoch(connection: sqlite3.Connection, first_file: int) -> None:
     connection.execute(
-        "INSERT OR REPLACE INTO meta VALUES ('epoch', ?), ('next_file', ?)", (secrets.token_hex(8), str(first_file))
+        "INSERT OR REPLACE INTO meta VALUES ('epoch', ?), ('next_file', ?)", (os.urandom(8).hex(), str(first_file))
     )
 
 

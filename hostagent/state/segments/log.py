@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -192,7 +191,7 @@ class SegmentLog:
         self._lock.close()
 
     def _begin(self) -> tuple[Segment, int]:
-        marker = secrets.token_bytes(frames.MARKER_BYTES)
+        marker = os.urandom(frames.MARKER_BYTES)
         path = self.directory / f"{self._next:012d}-{marker.hex()}.seg"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         segment = Segment(path, self._next, marker)

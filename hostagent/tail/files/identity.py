@@ -14,9 +14,9 @@ import stat
 import struct
 import sys
 from errno import EAGAIN
-from hashlib import blake2b
 from typing import NamedTuple
 
+from hostagent.digest import blake2b
 from hostagent.hookspecs import Content
 from hostagent.model import FileId, Fingerprint
 
