@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from hostagent.cli.options import must_be_there
 from hostagent.config.listen import TcpAddress, UnixAddress, parse_listen
 from hostagent.config.single import read_api
 from hostagent.errors import HostagentError
@@ -24,7 +25,11 @@ Report = TypeVar("Report", bound=msgspec.Struct)
 
 
 class NobodyAnswersError(HostagentError):
-    """No agent runs, or none this user may talk to."""
+    """No agent runs, or, `forbidden`, none this user may talk to."""
+
+    def __init__(self, message: str, *, forbidden: bool = False) -> None:
+        super().__init__(message)
+        self.forbidden = forbidden
 
 
 class _Connection(http.client.HTTPConnection):
@@ -50,6 +55,7 @@ def find_address(config_path: str, override: str | None) -> UnixAddress | TcpAdd
             return parse_listen(override)
         except ValueError as error:
             raise HostagentError(f"--api: {error}") from error
+    must_be_there(config_path)
     addresses = [parse_listen(text) for text in read_api(config_path).listen]
     chosen = sorted(addresses, key=lambda address: isinstance(address, TcpAddress))
     if not chosen:
@@ -70,7 +76,7 @@ def ask(address: UnixAddress | TcpAddress, path: str, query: Mapping[str, str], 
         raise NobodyAnswersError(f"no running agent answers at {address} ({error.strerror}): {hint}") from error
     except PermissionError as error:
         hint = "use sudo, or join the group that owns the socket"
-        raise NobodyAnswersError(f"this user may not talk to the agent at {address}: {hint}") from error
+        raise NobodyAnswersError(f"this user may not talk to the agent at {address}: {hint}", forbidden=True) from error
     except (OSError, http.client.HTTPException) as error:
         hint = "the agent may be stuck; see its log"
         raise HostagentError(f"the agent at {address} gave no proper answer ({error}): {hint}") from error

@@ -41,10 +41,11 @@ def explain(path: str, config_path: str, address: str | None, as_json: bool) -> 
     try:
         report = ask(find_address(config_path, address), "/explain", {"path": path}, ExplainReport)
         report = msgspec.structs.replace(report, steps=(*about_file(path), *report.steps))
-    except NobodyAnswersError:
+    except NobodyAnswersError as error:
         if address is not None:
             raise
-        source_of_answer = f"{config_path} (no agent is running)"
+        asked = "this user may not ask the agent" if error.forbidden else "no agent is running"
+        source_of_answer = f"{config_path} ({asked})"
         report = _from_configuration(path, config_path)
     if as_json:
         show.print_json(report)
@@ -83,5 +84,5 @@ def _from_configuration(path: str, config_path: str) -> ExplainReport:
     from hostagent.plugins import build_plugin_manager, collect_parts
     from hostagent.tail.finding.paths import compile_selection
 
-    config = load_checked(config_path, collect_parts(build_plugin_manager()))
+    config = load_checked(config_path, collect_parts(build_plugin_manager()), to_run=False)
     return explain_path(path, config, compile_selection)

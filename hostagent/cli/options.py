@@ -72,6 +72,12 @@ def wait_option() -> Decorator:
     )
 
 
+def must_be_there(config_path: str) -> None:
+    """Refuse a configuration that is named and does not exist: the defaults may be those of another agent."""
+    if config_path != DEFAULT_CONFIG and not os.path.lexists(config_path):
+        raise HostagentError(f"there is no {config_path}: name the agent's configuration with -c/--config")
+
+
 def find_data_dir(config_path: str, override: str | None) -> Path:
     """Where the state lies; it is found even while the rest of the configuration is broken."""
     from hostagent.config.single import read_data_dir
@@ -79,6 +85,7 @@ def find_data_dir(config_path: str, override: str | None) -> Path:
     if override is not None:
         data_dir, said = Path(override), "--data-dir"
     else:
+        must_be_there(config_path)
         data_dir, said = read_data_dir(config_path), f"data_dir of {config_path}"
     try:
         os.listdir(data_dir)

@@ -45,7 +45,7 @@ def test(ctx: click.Context, file: str, config_path: str, source: str | None, as
     from hostagent.process.chain import build_chain
 
     parts = collect_parts(build_plugin_manager())
-    config = load_checked(config_path, parts)
+    config = load_checked(config_path, parts, to_run=False)
     chosen = config.sources[_chosen(config, source)]
     clock = Clock()
     chain = build_chain(chosen, parts, Wiring(chosen.name, clock, config.data_dir))

@@ -45,7 +45,7 @@ def tap(*, source: str, config_path: str, address: str | None, count: int | None
     from hostagent.process.chain import build_chain
 
     parts = collect_parts(build_plugin_manager())
-    config = load_checked(config_path, parts)
+    config = load_checked(config_path, parts, to_run=False)
     if source not in config.sources:
         raise click.UsageError(f"there is no source {source!r}; sources are {', '.join(config.sources) or 'none'}")
     clock, never = Clock(), threading.Event()
@@ -99,7 +99,7 @@ def _told(where: tuple[str, str | None], source: str) -> tuple[FileReport, ...] 
     try:
         query = {"source": source, "limit": str(MAX_FILES)}
         return ask(find_address(config_path, address), "/files", query, FilesReport).files
-    except NobodyAnswersError:
-        if address is not None:
+    except NobodyAnswersError as error:
+        if address is not None or error.forbidden:
             raise
         return None

@@ -37,10 +37,12 @@ def base_directory(pattern: str) -> str:
     return "/".join(parts[:fixed]) or "/"
 
 
-def check_data_dir(path: Path, place: Place, problems: Problems) -> None:
-    """The data directory, or the nearest existing one above it, must take files."""
+def check_data_dir(path: Path, place: Place, problems: Problems, *, to_run: bool) -> None:
+    """The data directory must be absolute and, `to_run`, it or the nearest existing one above it take files."""
     if not path.is_absolute():
         problems.add(place, f"data_dir must be an absolute path, found {str(path)!r}", "begin with /")
+        return
+    if not to_run:
         return
     existing = path
     try:
@@ -60,14 +62,16 @@ def check_files(
     places_of: Callable[[str], Mapping[str, Place]],
     scan: Callable[[Iterable[str], Iterable[str]], Iterable[str]] | None,
     problems: Problems,
+    *,
+    to_run: bool,
 ) -> None:
-    """Base directories must be readable, and no file may belong to two sources."""
+    """Base directories must be absolute and, `to_run`, readable, and no file may belong to two sources."""
     by_pattern: dict[str, str] = {}
     for name, source in sources.items():
         places = places_of(name)
         for pattern in include_of(source):
             place = places.get(pattern) or next(iter(places.values()))
-            _check_base_directory(pattern, place, problems)
+            _check_base_directory(pattern, place, problems, to_run=to_run)
             first = by_pattern.setdefault(pattern, name)
             if first != name:
                 other = places_of(first).get(pattern)
@@ -78,10 +82,12 @@ def check_files(
         _check_overlaps(sources, places_of, scan, problems)
 
 
-def _check_base_directory(pattern: str, place: Place, problems: Problems) -> None:
+def _check_base_directory(pattern: str, place: Place, problems: Problems, *, to_run: bool) -> None:
     if not pattern.startswith("/"):
         hint = "the daemon's working directory is not yours; begin with /"
         problems.add(place, f"expected an absolute path, found {pattern!r}", hint)
+        return
+    if not to_run:
         return
     directory = base_directory(pattern)
     try:

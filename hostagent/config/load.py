@@ -42,14 +42,16 @@ def load_config(
     scan: Scan | None = None,
     verify: Verify | None = None,
     environment: Mapping[str, str] = os.environ,
+    to_run: bool = True,
 ) -> Config:
     """Read and check everything; ConfigError holds all problems.
 
     `scan(include, exclude)` finds the files that exist now. `verify` adds what only the stages can find wrong: problems
     whose path is `source NAME` or `output NAME` and whose message may begin with `option: `; they get their line here.
+    Without `to_run` nobody asks whether this user may use the directories that are named.
     """
     problems = Problems()
-    loader = _Loader(str(path), parts, problems)
+    loader = _Loader(str(path), parts, problems, to_run=to_run)
     for file in config_files(path):
         loader.take(read_nodes(file, environment, problems), file)
     config = loader.config(scan)
@@ -95,8 +97,9 @@ class _Named(NamedTuple):
 class _Loader:
     """Gathers the sections of all files, then builds the Config from them."""
 
-    def __init__(self, path: str, parts: Parts, problems: Problems) -> None:
+    def __init__(self, path: str, parts: Parts, problems: Problems, *, to_run: bool) -> None:
         self._path = path
+        self._to_run = to_run
         self._parts = parts
         self._problems = problems
         self._single: dict[str, _Named] = {}
@@ -158,9 +161,9 @@ class _Loader:
         data_dir = values.setdefault("data_dir", DEFAULT_DATA_DIR)
         if isinstance(data_dir, Path):
             place = self._single["data_dir"].node.place if "data_dir" in self._single else Place(self._path)
-            check_data_dir(data_dir, place, self._problems)
+            check_data_dir(data_dir, place, self._problems, to_run=self._to_run)
         ready = {name: source for name, source in sources.items() if source is not None}
-        check_files(ready, self._include_places, scan, self._problems)
+        check_files(ready, self._include_places, scan, self._problems, to_run=self._to_run)
         if self._problems.found:
             return None
         return Config(**{**values, "sources": ready, "outputs": {k: v for k, v in outputs.items() if v is not None}})

@@ -95,26 +95,32 @@ class _UnusableFileError(Exception):
 
 def read_nodes(path: str, environment: Mapping[str, str], problems: Problems) -> Node | None:
     """The tree of a configuration file; None when it can't be read or is empty."""
+    root, whole = read_as_far_as_possible(path, environment, problems)
+    return root if whole else None
+
+
+def read_as_far_as_possible(path: str, environment: Mapping[str, str], problems: Problems) -> tuple[Node | None, bool]:
+    """The tree of a configuration file up to where it stops being YAML, and whether that is its end."""
     text = _read_text(path, problems)
     if text is None:
-        return None
+        return None, False
     builder = _Builder(path, environment, problems)
     try:
         for event in yaml.parse(_joined_surrogates(text), Loader=_LOADER):
             builder.take(event)
     except _UnusableFileError:
-        return None
+        return builder.so_far(), False
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(path, mark.line + 1, mark.column + 1) if mark else Place(path)
         where = f", {error.context} that begins at line {error.context_mark.line + 1}" if error.context_mark else ""
         hint = _syntax_hint(text, place, error.problem or "")
         problems.add(place, f"not valid YAML: {error.problem or error.context}{where}", hint)
-        return None
+        return builder.so_far(), False
     except yaml.YAMLError as error:
         problems.add(Place(path), f"not valid YAML: {error}")
-        return None
-    return builder.root
+        return builder.so_far(), False
+    return builder.root, True
 
 
 def node_of(value: object, place: Place) -> Node:
@@ -232,6 +238,14 @@ class _Builder:
             if anchor not in self._anchors:
                 self._give_up(place, f"alias `*{anchor}` has no anchor `&{anchor}` before it")
             self._place(self._anchors[anchor], None)
+
+    def so_far(self) -> Node | None:
+        """What of the outermost mapping has been read whole."""
+        if self._stack and self._stack[0].mapping:
+            outermost = self._stack[0]
+            del outermost.nodes[len(outermost.nodes) // 2 * 2 :]
+            return self._mapping(outermost)
+        return self.root
 
     def _give_up(self, place: Place, message: str, hint: str = "") -> NoReturn:
         self._problems.add(place, message, hint)

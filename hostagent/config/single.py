@@ -12,12 +12,13 @@ from pathlib import Path
 
 from hostagent.config.load import DEFAULT_DATA_DIR, config_files
 from hostagent.config.model import ApiConfig
-from hostagent.config.nodes import MapNode, Node, Problems, ScalarNode, read_nodes
+from hostagent.config.nodes import MapNode, Node, Problems, ScalarNode, read_as_far_as_possible
 from hostagent.config.options import read_struct
+from hostagent.errors import HostagentError
 
 
 def read_api(path: str | Path, environment: Mapping[str, str] = os.environ) -> ApiConfig:
-    """The `api` section; the default where none can be read."""
+    """The `api` section, the default where there is none; HostagentError if nobody can know."""
     for node in _found("api", path, environment):
         section = read_struct(ApiConfig, node, Problems())
         if isinstance(section, ApiConfig):
@@ -26,7 +27,7 @@ def read_api(path: str | Path, environment: Mapping[str, str] = os.environ) -> A
 
 
 def read_data_dir(path: str | Path, environment: Mapping[str, str] = os.environ) -> Path:
-    """`data_dir`; the default where none can be read."""
+    """`data_dir`, the default where there is none; HostagentError if nobody can know."""
     for node in _found("data_dir", path, environment):
         if isinstance(node, ScalarNode):
             return Path(node.text)
@@ -34,7 +35,14 @@ def read_data_dir(path: str | Path, environment: Mapping[str, str] = os.environ)
 
 
 def _found(section: str, path: str | Path, environment: Mapping[str, str]) -> Iterator[Node]:
+    problems = Problems()
+    unread = False
     for file in config_files(path):
-        root = read_nodes(file, environment, Problems())
+        root, whole = read_as_far_as_possible(file, environment, problems)
+        unread |= not whole and os.path.lexists(file)
         if isinstance(root, MapNode) and section in root.items:
             yield root.items[section][1]
+    if unread:
+        # The default could be another agent's.
+        first = str(problems.found[0]).partition("\n")[0]
+        raise HostagentError(f"{first}; so `{section}` is not known: correct the file, or give --data-dir or --api")

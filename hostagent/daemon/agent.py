@@ -61,7 +61,7 @@ def run(config_path: Path, signals: Signals, *, once: bool) -> int:
         config = load_checked(config_path, parts)
         start_logging(config.log)
         clock = Clock()
-        daemon = Daemon(Assembly(config, plugins, parts, clock), config_path, parts, clock, signals)
+        daemon = Daemon(Assembly(config, plugins, parts, clock), config_path.absolute(), parts, clock, signals)
     return daemon.run(once=once)
 
 

@@ -40,14 +40,18 @@ class Callbacks(NamedTuple):
     on_acked: Callable[[Block], None]
 
 
-def load_checked(path: str | Path, parts: Parts) -> Config:
+def load_checked(path: str | Path, parts: Parts, *, to_run: bool = True) -> Config:
     """The configuration, checked as far as it can be without starting anything; ConfigError holds all problems.
 
     Beyond `load_config`: no existing file may have two sources, every source's chain must be possible, and none may
-    read what an output writes.
+    read what an output writes. A command that only looks says so with `to_run`: its user need not be the agent's.
     """
     return load_config(
-        path, parts, scan=_existing, verify=lambda config: [*_loops(config), *_impossible(config, parts)]
+        path,
+        parts,
+        scan=_existing,
+        verify=lambda config: [*_loops(config), *_impossible(config, parts)],
+        to_run=to_run,
     )
 
 

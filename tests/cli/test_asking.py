@@ -143,8 +143,9 @@ def test_without_an_agent_it_says_which_socket_and_how_to_start_one(config: str,
     assert "(Connection refused)" in call(command, "-c", config).stderr
 
 
-def test_a_missing_configuration_means_the_default_socket(tmp_path: Path) -> None:
-    run = call("status", "-c", str(tmp_path / "none.yaml"))
+def test_a_configuration_without_an_address_means_the_default_socket(tmp_path: Path) -> None:
+    (tmp_path / "hostagent.yaml").write_text("sources: {}\n")
+    run = call("status", "-c", str(tmp_path / "hostagent.yaml"))
     assert run.exit_code == 1
     assert "unix:/run/hostagent/api.sock" in run.stderr
 

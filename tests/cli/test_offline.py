@@ -211,3 +211,45 @@ def test_a_pattern_that_means_nothing_is_told_at_its_place(config: str) -> None:
     assert run.exit_code == 2
     column = text.splitlines()[4].index("'/a/../b.log'") + 1
     assert f"{config}:5:{column}: '/a/../b.log' has '..' in it" in run.stdout
+
+
+@pytest.mark.parametrize("tail", ["outputs2: [\n  : }\n", "x: *none\n", "x: 'never closed\n", "--- {}\n"])
+def test_the_state_is_found_although_the_configuration_breaks_off_later(config: str, tmp_path: Path, tail: str) -> None:
+    (tmp_path / "state").mkdir()
+    with Path(config).open("a") as file:
+        file.write(tail)
+    assert call("check", "-c", config).exit_code == 2
+    assert call("spool", "ls", "-c", config).stdout == "nothing was ever spooled here\n"
+    run = call("status", "-c", config)
+    assert f"no running agent answers at unix:{tmp_path}/api.sock" in run.stderr
+
+
+@pytest.mark.parametrize("text", [b"a: [\n", b"\xff", b"- [x\n"])
+def test_a_configuration_nobody_can_read_does_not_stand_for_the_defaults(config: str, text: bytes) -> None:
+    """They may be those of another agent on this machine."""
+    Path(config).write_bytes(text)
+    for command, setting in (("status", "api"), ("audit", "data_dir")):
+        run = call(command, "-c", config)
+        assert (run.exit_code, f"so `{setting}` is not known: correct the file" in run.stderr) == (1, True), run.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["top"], ["files"], ["audit"], ["spool", "ls"], ["dead-letters", "requeue", "m", "--all"]]
+)
+def test_a_configuration_that_is_named_and_not_there_does_not_stand_for_the_defaults(
+    tmp_path: Path, command: list[str]
+) -> None:
+    run = call(*command, "-c", f"{tmp_path}/mistyped.yaml")
+    assert (run.exit_code, run.stderr) == (
+        1,
+        f"hostagent: there is no {tmp_path}/mistyped.yaml: name the agent's configuration with -c/--config\n",
+    )
+
+
+def test_looking_needs_none_of_the_directories_that_running_does(config: str, tmp_path: Path) -> None:
+    """As for a user who is not the agent's and may not write there."""
+    (tmp_path / "state").write_text("no directory")
+    (tmp_path / "sys").write_text("no directory")
+    assert "2 problems" in call("check", "-c", config).stdout
+    assert '"message":"a line"' in call("test", "-c", config, "--source", "app", stdin="a line\n").stdout
+    assert "collected by source app" in call("explain", "-c", config, f"{tmp_path}/logs/a.log").stdout
