@@ -102,7 +102,8 @@ def _print_sources(sources: tuple[SourceReport, ...]) -> None:
         if source.lost_bytes:
             show.trouble(f"{source.name}: {show.size(source.lost_bytes)} lost, see the loss ledger")
         if source.files == 0:
-            show.trouble(f"{source.name}: no file matches", "hostagent explain PATH", mark="-", colour="yellow")
+            what = "CONTAINER" if source.type == "containers" else "PATH"
+            show.trouble(f"{source.name}: no file matches", f"hostagent explain {what}", mark="-", colour="yellow")
         odd = [
             f"{show.count(number)} records {what}"
             for number, what in (

@@ -129,7 +129,8 @@ def test_an_engine_that_is_too_old_is_named(engine: Engine) -> None:
 def test_something_else_behind_the_socket_is_said_to_be(engine: Engine, answer: object) -> None:
     engine.answers["/version"] = answer
     with Picture.of(engine.follower()) as picture:
-        picture.wait_notice(str(engine.path))
+        notice = picture.wait_notice(str(engine.path))
+        assert f"{notice.subject}: {notice.message}".count(str(engine.path)) == 1, notice
         engine.answers["/version"] = VERSION
         engine.has(facts("c1"))
         picture.wait_for("c1")

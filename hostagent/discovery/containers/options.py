@@ -5,12 +5,16 @@ It is all that is loaded of this folder while nobody has such a source, so it im
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
 import msgspec
 
 from hostagent.discovery.containers.filters import Filter
 from hostagent.discovery.declarations.paths import plain_path
+
+# What the kernel's sockaddr_un holds beside its closing NUL.
+MAX_SOCKET_PATH_BYTES = 107
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -52,10 +56,16 @@ class ContainersOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             raise ValueError(f"host_root: {self.host_root!r} is not an absolute path")
         if self.pod_logs and not self.pod_logs.startswith("/"):
             raise ValueError(f"pod_logs: {self.pod_logs!r} is not an absolute path; an empty one switches it off")
-        for runtime in self.runtimes:
+        for number, runtime in enumerate(self.runtimes):
             kind, found, path = runtime.partition("://")
             if not found or kind not in ("docker", "cri") or not path.startswith("/"):
                 raise ValueError(f"runtimes: {runtime!r} is neither docker:///path/to/socket nor cri:///path/to/socket")
+            if (size := len(os.fsencode(path))) > MAX_SOCKET_PATH_BYTES:
+                raise ValueError(
+                    f"runtimes: a socket's path can have {MAX_SOCKET_PATH_BYTES} bytes, {path!r} has {size}: use a link"
+                )
+            if runtime in self.runtimes[:number]:
+                raise ValueError(f"runtimes: {runtime!r} is listed twice")
         for prefix in self.prefixes:
             if not prefix:
                 raise ValueError("prefixes: has an empty entry")

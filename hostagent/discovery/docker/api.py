@@ -103,8 +103,8 @@ class DockerApi:
         return self._decoded(self._connections.get("/version", MAX_INSPECT_BYTES), _VERSION, "/version")
 
     def _negotiated(self, version: Version) -> tuple[int, int]:
-        newest = _numbers(version.api_version)
-        oldest = _numbers(version.min_api_version) if version.min_api_version else OLDEST_KNOWN
+        newest = self._numbers(version.api_version)
+        oldest = self._numbers(version.min_api_version) if version.min_api_version else OLDEST_KNOWN
         if newest < OLDEST_KNOWN:
             text = "Docker {} at {} speaks API {} at most; the agent needs {}.{}"
             raise RuntimeFaultError(
@@ -112,6 +112,13 @@ class DockerApi:
             )
         # An engine newer than all we know is asked in its oldest version: the fields we use have not changed in years.
         return max(min(newest, NEWEST_KNOWN), oldest)
+
+    def _numbers(self, version: str) -> tuple[int, int]:
+        major, _, minor = version.partition(".")
+        if not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
+            text = f"Docker at {self._socket_path} gives {version!r} as its API version"
+            raise RuntimeFaultError(text, "check that this socket is Docker's")
+        return int(major), int(minor)
 
     def _decoded(self, data: bytes, decoder: msgspec.json.Decoder[Answer], what: str) -> Answer:
         try:
@@ -154,10 +161,3 @@ class EngineEvents:
 def _leading_numbers(version: str) -> tuple[int, ...]:
     """The numbers of a release, (20, 10, 24) for `20.10.24+dfsg1`; a text without any counts as the oldest release."""
     return tuple(int(part) for part in re.findall(r"\d+", version.partition("+")[0].partition("-")[0])[:3])
-
-
-def _numbers(version: str) -> tuple[int, int]:
-    major, _, minor = version.partition(".")
-    if not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
-        raise RuntimeFaultError(f"Docker gives {version!r} as its API version", "check that this socket is Docker's")
-    return int(major), int(minor)

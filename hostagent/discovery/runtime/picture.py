@@ -52,7 +52,7 @@ class Picture:
         """The runtime can't be followed; one that nobody expected has then nothing to list."""
         self.complete = False
         with self._lock:
-            self._runtime_notice = Notice(self._subject, str(fault), fault.hint)
+            self._runtime_notice = Notice("containers", str(fault), fault.hint)  # a fault names its runtime itself
         if not self._expected:
             self._list_ends(publish)
 

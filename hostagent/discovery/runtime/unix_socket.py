@@ -34,6 +34,6 @@ def connected(path: str, name: str, timeout_s: float | None) -> socket.socket:
 def unreachable(path: str, name: str, error: Exception) -> RuntimeFaultError:
     """The fault for an error of the connection."""
     number = (error.errno if isinstance(error, OSError) else None) or 0
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else repr(error)
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or repr(error)
     hint = HINTS.get(number, f"look at {name}'s own log; it is tried again").format(name=name)
     return RuntimeFaultError(f"{name} at {path} can't be reached: {reason}", hint)
