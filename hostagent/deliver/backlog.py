@@ -17,7 +17,7 @@ from hostagent.deliver.late_spool import LateSpool
 from hostagent.deliver.pace import Pace
 from hostagent.deliver.pieces import delivery_of, without_payload
 from hostagent.deliver.status import Counters
-from hostagent.deliver.waiting import Head, Journal, Waiting
+from hostagent.deliver.waiting import Head, Journal, Waiting, begin
 from hostagent.errors import StateError
 from hostagent.hookspecs import Encoder
 from hostagent.model import Block, Delivery
@@ -208,8 +208,7 @@ class Backlog:
         with self._lock:
             if self._head is None or (self._head.waiting is None and self._head.delivery is None):
                 self._head = self._next()
-            head = self._head
-            if head is None:
+            if (head := self._head) is None:
                 return None
             waiting, delivery = head.waiting, head.delivery
         if delivery is None:
@@ -286,6 +285,7 @@ class Backlog:
         """
         if self._spool is None:
             return False
+        begin(self._journal, self._fresh)
         moving: list[tuple[Waiting, Place]] = []
         waiting = self._in_memory()
         try:

@@ -1,13 +1,15 @@
 """What a backlog is made of: blocks that wait in memory, the one on its way, and the journal that must know of them.
 
-Between a block's being cut and its ack. Values and one protocol; nothing here acts on them.
+Between a block's being cut and its ack. Values, one protocol and the first thing that is written of a block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from hostagent.errors import StateError
 from hostagent.model import Block, Delivery
 from hostagent.state.database.transit import SpoolChange
 
@@ -25,6 +27,17 @@ class Waiting(NamedTuple):
     block: Block
     durable: bool
     cut_s: float
+
+
+def begin(journal: Journal, waiting: Iterable[Waiting]) -> None:
+    """Have blocks in flight before a spool gets them.
+
+    An agent that is killed before it commits that they are spooled, and then can't open the spool, cuts them again; by
+    these rows they get the ids that they have in there. Where they can't be written the spool is still the safer place.
+    """
+    if begun := [one.block for one in waiting if not one.durable]:
+        with contextlib.suppress(StateError):
+            journal.commit(begun=begun, acked=())
 
 
 class Head:

@@ -44,14 +44,15 @@ class Backend:
 
 
 class FailingJournal:
-    """The checkpoint until it is broken; from then on every commit is refused, as at a power cut."""
+    """The checkpoint until it is broken; from then on every commit is refused, or those that say what is spooled."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.broken = False
+        self.spools = True
         self._checkpoint = checkpoint
 
     def commit(self, begun: Sequence[Block], acked: Sequence[Block], spool: SpoolChange | None = None) -> None:
-        if self.broken:
+        if self.broken or not (self.spools or spool is None):
             raise StateError("cut off")
         self._checkpoint.commit(begun, acked, spool)
 
@@ -258,6 +259,25 @@ def test_a_crash_between_the_spool_and_the_commit_repeats_nothing(disk: Disk) ->
     assert disk.checkpoint.inflight("main") == []
     assert disk.position(1) == 10
     assert [header.id for header in disk.spool.contents()] == [backend.output.seen[0].id]
+
+
+def test_after_such_a_crash_blocks_keep_their_ids_even_if_the_spool_can_not_be_opened(disk: Disk) -> None:
+    """Then they are cut again from the rows of what is in flight, and come a second time when the spool is there."""
+    backend = Backend()
+    journal = FailingJournal(disk.checkpoint)
+    stage = Stage(backend.output, spool=disk.spool, journal=journal)
+    stage.lane.start()
+    backend.down = True
+    stage.block(b"line 0000")
+    until_spooling(stage, backend)
+    journal.spools = False
+    stage.block(b"line 0001")
+    stage.block(b"line 0002")
+    wait_for(lambda: len(list(disk.spool.contents())) == 3, "all to be spooled")
+    spooled = [header.id for header in disk.spool.contents()]
+    stage.end(deadline_s=0.1)
+    assert disk.position(1) == 10
+    assert [block.id for block in disk.checkpoint.inflight("main")] == spooled[1:]
 
 
 def test_blocks_of_a_file_about_to_be_lost_are_spooled_at_once_even_while_one_is_being_sent(disk: Disk) -> None:
