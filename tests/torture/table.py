@@ -71,6 +71,7 @@ def verdict(faults: Sequence[Fault], tally: Tally) -> list[str]:
     if tally.twice and not repeats:
         found.append(f"{tally.fault}: {tally.twice} lines came twice")
     # What is cut again for a damaged spool comes behind what was whole in it.
-    if tally.disordered and not repeats and not destroys:
+    late = destroys or (len(faults) > 1 and any(fault.spool for fault in faults))
+    if tally.disordered and not repeats and not late:
         found.append(f"{tally.fault}: {tally.disordered} lines out of order")
     return found

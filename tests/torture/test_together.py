@@ -72,6 +72,9 @@ def test_a_set_may_cost_what_one_of_its_faults_may() -> None:
     assert verdict([storm, cut], lost) == []
     assert len(verdict([storm], twice)) == 2
     assert verdict([storm, power], twice) == []
+    eio, kill, disordered = BY_NAME["EIO writing the spool"], BY_NAME["kill -9"], Tally("disordered", disordered=1)
+    assert len(verdict([eio], disordered)) == 1
+    assert verdict([eio, kill], disordered) == []
     assert verdict([storm, cut, power], Tally("unaccounted", unaccounted=1)) != []
 
 

@@ -77,9 +77,11 @@ _ALL_OF_IT = Hold.BACKEND | Hold.DISKS
 
 FAULTS = [
     Fault("EIO writing the database", _at_database("EIO"), _works_again, Hold.DISKS, lacks=lacks_strace),
-    Fault("EIO writing the spool", _at_spool("EIO"), _work_again, _ALL_OF_IT, lacks=lacks_strace),
-    Fault("EIO writing both", _at_both("EIO"), _work_again, _ALL_OF_IT, lacks=lacks_strace),
-    Fault("EROFS for both", _at_both("EROFS"), _work_again, _ALL_OF_IT, lacks=lacks_strace),
-    Fault("ENOSPC for both", _at_both("ENOSPC"), _work_again, _ALL_OF_IT, lacks=lacks_strace),
-    Fault("EIO reading the spool", _reading_back, _work_again, _ALL_OF_IT, destroys=True, lacks=lacks_strace),
+    Fault("EIO writing the spool", _at_spool("EIO"), _work_again, _ALL_OF_IT, spool=True, lacks=lacks_strace),
+    Fault("EIO writing both", _at_both("EIO"), _work_again, _ALL_OF_IT, spool=True, lacks=lacks_strace),
+    Fault("EROFS for both", _at_both("EROFS"), _work_again, _ALL_OF_IT, spool=True, lacks=lacks_strace),
+    Fault("ENOSPC for both", _at_both("ENOSPC"), _work_again, _ALL_OF_IT, spool=True, lacks=lacks_strace),
+    Fault(
+        "EIO reading the spool", _reading_back, _work_again, _ALL_OF_IT, spool=True, destroys=True, lacks=lacks_strace
+    ),
 ]
