@@ -46,15 +46,27 @@ def check_data_dir(path: Path, place: Place, problems: Problems, *, to_run: bool
         return
     existing = path
     try:
-        while not os.path.lexists(existing) and existing != existing.parent:
+        while not _is_there(existing) and existing != existing.parent:
             existing = existing.parent
         if not existing.is_dir():
             problems.add(place, f"data_dir {path}: {existing} is not a directory", "name a directory")
+        elif os.statvfs(existing).f_flag & os.ST_RDONLY:
+            hint = "remount it read-write, or choose another data_dir"
+            problems.add(place, f"data_dir {path}: {existing} is on a read-only filesystem", hint)
         elif not os.access(existing, os.W_OK | os.X_OK, effective_ids=True):
             hint = f"make it writable for user {os.geteuid()}, or choose another data_dir"
             problems.add(place, f"data_dir {path}: {existing} is not writable", hint)
     except OSError as error:
         problems.add(place, f"data_dir {path}: {error.strerror}", "choose another data_dir")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether this user sees something there; an OSError when nothing can be, as with a name that is too long."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return False
+    return True
 
 
 def check_files(

@@ -124,11 +124,15 @@ class ApiConfig(msgspec.Struct, frozen=True, kw_only=True):
     tcp_serves_all: bool = False
 
     def __post_init__(self) -> None:
-        for address in self.listen:
+        known = set()
+        for text in self.listen:
             try:
-                parse_listen(address)
+                address = parse_listen(text)
             except ValueError as error:
                 raise ValueError(f"listen: {error}") from None
+            if address in known:
+                raise ValueError(f"listen: {text!r} is listed twice")
+            known.add(address)
 
 
 class LogConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -117,6 +117,12 @@ def read_as_far_as_possible(path: str, environment: Mapping[str, str], problems:
         hint = _syntax_hint(text, place, error.problem or "")
         problems.add(place, f"not valid YAML: {error.problem or error.context}{where}", hint)
         return builder.so_far(), False
+    except yaml.reader.ReaderError as error:
+        at = text.find(chr(error.character))  # the parser's own position counts bytes or characters, as it is built
+        place = Place(path, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)) if at >= 0 else Place(path)
+        hint = "remove it; in double quotes it can be written as an escape"
+        problems.add(place, f"not valid YAML: the control character U+{error.character:04X}", hint)
+        return builder.so_far(), False
     except yaml.YAMLError as error:
         problems.add(Place(path), f"not valid YAML: {error}")
         return builder.so_far(), False

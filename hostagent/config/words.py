@@ -90,6 +90,7 @@ def expected(kind: inspect.Type, unit: str = "") -> str:
         inspect.NoneType: "nothing",
         inspect.DictType: "a mapping",
         inspect.StructType: "a mapping",
+        inspect.CustomType: "a path",  # the only one there is
     }
     return words_by_type.get(type(kind), "a value")
 

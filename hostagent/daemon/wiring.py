@@ -56,12 +56,19 @@ def load_checked(path: str | Path, parts: Parts, *, to_run: bool = True) -> Conf
 
 
 def _loops(config: Config) -> Iterator[ConfigProblem]:
-    """Sources that would read an output's file: every record would come back as a new line, without end."""
+    """Sources that would read what the agent writes: every record would come back as a new line, without end."""
     written = {
         name: getattr(output.options, "path", "") for name, output in config.outputs.items() if output.type == "file"
     }
+    own = [config.data_dir / name for name in ("checkpoint.db", "checkpoint.db-wal", "spool/main/000000000001.seg")]
+    for number, (name, path) in enumerate(written.items()):
+        if (other := next((one for one in list(written)[:number] if written[one] == path), None)) is not None:
+            yield ConfigProblem(f"output {name}", 0, 0, f"path: output {other} writes {path}, too", "choose another")
     for name, source in config.sources.items():
         selection = compile_selection(include_of(source), exclude_of(source))
+        if mine := next((str(path) for path in own if selection.matches(str(path))), None):
+            hint = f"add '{config.data_dir}/**' to the source's `exclude`"
+            yield ConfigProblem(f"source {name}", 0, 0, f"include: this matches {mine}, the agent's own state", hint)
         for output, path in written.items():
             if selection.matches(path):
                 message = f"include: this matches {path}, which output {output} writes"

@@ -195,6 +195,26 @@ def test_a_source_that_would_read_what_an_output_writes_is_a_mistake(config: str
     assert f"{config}:5:30: this matches {tmp_path}/logs/out.log, which output main writes" in run.stdout
 
 
+def test_a_source_that_would_read_the_agents_own_state_is_a_mistake(config: str, tmp_path: Path) -> None:
+    include = f"include: ['{tmp_path}/sys/messages']"
+    text = Path(config).read_text().replace(include, f"include: ['{tmp_path}/**']")
+    Path(config).write_text(text)
+    run = call("check", "-c", config)
+    assert run.exit_code == 2
+    assert f"{config}:6:30: this matches {tmp_path}/state/checkpoint.db, the agent's own state" in run.stdout
+    assert f"add '{tmp_path}/state/**' to the source's `exclude`" in run.stdout
+    Path(config).write_text(text.replace("/**']}", f"/**'], exclude: ['{tmp_path}/state/**', '*.log']}}"))
+    assert call("check", "-c", config).exit_code == 0
+
+
+def test_two_outputs_that_write_one_file_are_a_mistake(config: str, tmp_path: Path) -> None:
+    outputs = f"{{a: {{type: file, path: {tmp_path}/out}}, b: {{type: file, path: {tmp_path}/out}}}}"
+    Path(config).write_text(Path(config).read_text().replace("{main: {type: blackhole}}", outputs))
+    run = call("check", "-c", config)
+    assert run.exit_code == 2
+    assert f"output a writes {tmp_path}/out, too" in run.stdout
+
+
 def test_options_that_do_not_go_together_are_told_at_their_place(config: str) -> None:
     text = Path(config).read_text().replace("fields:", "format: cri, encoding: utf-16, fields:")
     Path(config).write_text(text)

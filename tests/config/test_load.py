@@ -14,7 +14,7 @@ from hostagent.config.load import load_config, read_part, read_section
 from hostagent.config.model import Config, MultilineConfig
 from hostagent.errors import ConfigError, ConfigProblem
 from tests.config.sample_parts import PARTS, DropOptions, FileOptions, HttpOptions, RegexOptions
-from tests.support.directories import anyones_directory
+from tests.support.directories import anyones_directory, small_disk
 
 Load = Callable[..., Config]
 
@@ -297,6 +297,35 @@ def test_a_broken_file_in_conf_d_does_not_hide_the_mistakes_of_the_others(proble
     assert [(Path(one.path).name, one.line) for one in found] == [
         ("a.yaml", 2), ("b.yaml", 2), ("c.yaml", 0), ("hostagent.yaml", 1)
     ]  # fmt: skip
+
+
+def test_a_control_character_is_told_at_its_place(problems: Problems) -> None:
+    (problem,) = problems("# \u00e4\u00f6\noutputs: {main: {type: \x1b[31mblackhole}}")
+    assert (problem.line, problem.column) == (2, 24)
+    assert "U+001B" in problem.message
+
+
+def test_a_data_dir_whose_name_no_filesystem_takes_is_a_mistake(problems: Problems) -> None:
+    (problem,) = problems(f"data_dir: /tmp/{'d' * 300}\noutputs: {{main: {{type: blackhole}}}}")
+    assert "File name too long" in problem.message
+    (problem,) = problems("data_dir: ''\noutputs: {main: {type: blackhole}}")
+    assert problem.message == "expected a path, found the text ''"
+
+
+@pytest.mark.requires(root=True, tools=["mount"])
+def test_a_data_dir_on_a_read_only_filesystem_is_said_to_be(problems: Problems, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        (problem,) = problems(f"data_dir: {disk}/state\noutputs: {{main: {{type: blackhole}}}}")
+    assert (problem.message, problem.hint) == (
+        f"data_dir {disk}/state: {disk} is on a read-only filesystem",
+        "remount it read-write, or choose another data_dir",
+    )
+
+
+def test_an_address_to_listen_on_that_is_given_twice_is_a_mistake(problems: Problems) -> None:
+    (problem,) = problems("outputs: {main: {type: blackhole}}\napi: {listen: ['127.0.0.1:9600', '127.0.0.1:9600']}")
+    assert problem.message == "'127.0.0.1:9600' is listed twice"
 
 
 def test_a_missing_file_is_told_by_name(tmp_path: Path) -> None:
