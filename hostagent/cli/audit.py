@@ -17,7 +17,7 @@ from hostagent.errors import EXIT_FAILURE, EXIT_OK, HostagentError
 from hostagent.observe.report import FileReport, FilesReport
 
 if TYPE_CHECKING:
-    from hostagent.daemon.audit.report import AuditReport
+    from hostagent.daemon.audit.report import AuditReport, LossAudit
     from hostagent.state.reckoning import Account
 
 MAX_FILES = 1_000_000
@@ -31,6 +31,7 @@ HEADINGS = ("written>", "delivered>", "spooled>", "dead letters>", "lost>", "ski
 @json_option()
 @click.option("--source", metavar="NAME", help="Only this source.")
 @click.option("--files", "each_file", is_flag=True, help="Every file that is not forgotten yet, too.")
+@click.option("--losses", is_flag=True, help="Every line of the loss ledger, too, the newest last.")
 @click.pass_context
 def audit(
     ctx: click.Context,
@@ -41,6 +42,7 @@ def audit(
     as_json: bool,
     source: str | None,
     each_file: bool,
+    losses: bool,
 ) -> None:
     """Account for every byte.
 
@@ -59,9 +61,10 @@ def audit(
     if source is not None:
         report = _only(report, source)
     if as_json:
-        show.print_json(report if each_file else msgspec.structs.replace(report, files=()))
+        report = report if each_file else msgspec.structs.replace(report, files=())
+        show.print_json(report if losses else msgspec.structs.replace(report, losses=()))
     else:
-        _print(report, each_file)
+        _print(report, each_file=each_file, losses=losses)
     ctx.exit(EXIT_OK if report.balanced else EXIT_FAILURE)
 
 
@@ -83,25 +86,26 @@ def _only(report: AuditReport, source: str) -> AuditReport:
         raise HostagentError(f"nothing is known of a source {source!r} (known: {known})")
     unaccounted = sum(one.account.unaccounted for one in sources)
     files = tuple(one for one in report.files if one.source == source)
+    losses = tuple(one for one in report.losses if one.source == source)
     return msgspec.structs.replace(
         report,
         sources=sources,
         files=files,
+        losses=losses,
         unaccounted=unaccounted,
         balanced=not unaccounted and not any(trouble.open for trouble in report.troubles),
     )
 
 
-def _print(report: AuditReport, each_file: bool) -> None:
+def _print(report: AuditReport, *, each_file: bool, losses: bool) -> None:
     titles = ("source", "output", "files>", *HEADINGS)
     rows = [(one.source, one.output, show.count(one.files), *_row(one.account)) for one in report.sources]
     show.table(titles, rows)
     for one in report.sources:
         lost = ", ".join(f"{reason} {show.count(bytes_)}" for reason, bytes_ in one.reasons.items() if bytes_)
         if lost:
-            show.trouble(
-                f"{one.source} to {one.output}: lost {lost} bytes, see the loss ledger", colour="yellow", mark="-"
-            )
+            text = f"{one.source} to {one.output}: lost {lost} bytes, --losses says which"
+            show.trouble(text, colour="yellow", mark="-")
         if one.unsized_losses:
             seen = f", of at least {show.count(one.account.lost_unsized)} bytes" if one.account.lost_unsized else ""
             text = f"{one.source} to {one.output}: {show.count(one.unsized_losses)} losses of unknown size{seen}"
@@ -121,9 +125,20 @@ def _print(report: AuditReport, each_file: bool) -> None:
         titles = ("path", "generation>", "output", *HEADINGS)
         files = [(file.path, str(file.generation), file.output, *_row(file.account)) for file in report.files]
         show.table(titles, files)
+    if losses:
+        show.heading("Losses")
+        show.table(
+            ("when", "source", "output", "reason", "from>", "to>", "path"), [_loss_row(one) for one in report.losses]
+        )
     word = "every byte is accounted for" if report.balanced else "NOT every byte is accounted for"
     by = "beside the running agent" if report.running else "no agent is running"
     click.echo(f"{click.style(word, fg='green' if report.balanced else 'red', bold=True)} ({by})")
+
+
+def _loss_row(loss: LossAudit) -> tuple[str, ...]:
+    end = "unknown" if loss.end is None else show.count(loss.end)
+    where = (show.count(loss.start), end, loss.path)
+    return (show.moment(loss.at_ns), loss.source or "-", loss.output or "all", loss.reason, *where)
 
 
 def _row(account: Account) -> tuple[str, ...]:

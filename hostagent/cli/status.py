@@ -5,12 +5,14 @@ Shows one answer of the running agent. What is wrong stands first, for this is r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from hostagent.cli import show
 from hostagent.cli.options import api_option, config_option, json_option
 from hostagent.errors import EXIT_FAILURE, EXIT_OK
-from hostagent.observe.report import AgentReport, OutputReport, SourceReport
+from hostagent.observe.report import AgentReport, NoticeReport, OutputReport, SourceReport
 
 
 @click.command()
@@ -47,15 +49,22 @@ def print_status(report: AgentReport) -> None:
     for check in report.health.checks:
         if not check.ok:
             show.trouble(f"{check.name}: {check.reason}", check.hint)
-    _print_outputs(report.outputs)
+    told = {notice.message: notice.hint for notice in report.notices if _stands_at_output(notice, report.outputs)}
+    _print_outputs(report.outputs, told)
     _print_sources(report.sources)
-    if report.notices:
-        show.heading(f"Notices ({len(report.notices)})")
-        for notice in report.notices:
+    notices = [notice for notice in report.notices if notice.message not in told]
+    if notices:
+        show.heading(f"Notices ({len(notices)})")
+        for notice in notices:
             show.trouble(f"{notice.subject}: {notice.message}", notice.hint, mark="-", colour="yellow")
 
 
-def _print_outputs(outputs: tuple[OutputReport, ...]) -> None:
+def _stands_at_output(notice: NoticeReport, outputs: tuple[OutputReport, ...]) -> bool:
+    """Whether an output's last error says the same: read once, it is believed once."""
+    return any(output.state != "ok" and notice.message in output.last_error for output in outputs)
+
+
+def _print_outputs(outputs: tuple[OutputReport, ...], hints: Mapping[str, str]) -> None:
     show.heading("Outputs")
     titles = ("name", "type", "state", "behind>", "oldest>", "in memory>", "spooled>", "delivered>", "dead letters>")
     rows = [
@@ -66,7 +75,7 @@ def _print_outputs(outputs: tuple[OutputReport, ...]) -> None:
             show.size(output.behind_bytes),
             show.age(output.lag_s),
             show.size(output.unsent_bytes),
-            f"{show.size(output.spooled_bytes)} of {show.size(output.spool_max_bytes)}",
+            f"{show.size(output.spooled_bytes if output.spooled_blocks else 0)} of {show.size(output.spool_max_bytes)}",
             f"{show.count(output.delivered_records)} records",
             show.count(output.dead_letters),
         )
@@ -77,7 +86,11 @@ def _print_outputs(outputs: tuple[OutputReport, ...]) -> None:
         if output.last_error:
             now = output.state != "ok"
             text = f"{output.name}: {output.last_error} ({show.age(output.last_error_age_s)} ago)"
-            show.trouble(text, mark="!" if now else "was", colour="red" if now else "yellow")
+            hint = next((hint for message, hint in hints.items() if now and message in output.last_error), "")
+            show.trouble(text, hint, mark="!" if now else "was", colour="red" if now else "yellow")
+        if output.dead_letters:
+            refused = f"{output.name}: {show.count(output.dead_letters)} records that it refused are kept"
+            show.trouble(refused, f"hostagent dead-letters ls {output.name}", mark="-", colour="yellow")
 
 
 def _print_sources(sources: tuple[SourceReport, ...]) -> None:
@@ -100,7 +113,8 @@ def _print_sources(sources: tuple[SourceReport, ...]) -> None:
     show.table(titles, rows)
     for source in sources:
         if source.lost_bytes:
-            show.trouble(f"{source.name}: {show.size(source.lost_bytes)} lost, see the loss ledger")
+            lost = f"{source.name}: {show.size(source.lost_bytes)} lost since the ledger began"
+            show.trouble(lost, "hostagent audit --losses", mark="-", colour="yellow")
         if source.files == 0:
             what = "CONTAINER" if source.type == "containers" else "PATH"
             show.trouble(f"{source.name}: no file matches", f"hostagent explain {what}", mark="-", colour="yellow")

@@ -10,10 +10,12 @@ import logging
 import threading
 from pathlib import Path
 
+from hostagent import __version__
 from hostagent.clock import Clock
 from hostagent.config.checks import config_notices
 from hostagent.config.listen import parse_listen
 from hostagent.config.parts import Parts
+from hostagent.daemon.events import Events
 from hostagent.daemon.finding import Finding
 from hostagent.daemon.memory import Memory, made_to_stay
 from hostagent.daemon.network import NetworkWatch
@@ -79,8 +81,10 @@ class Daemon:
         signals.begin()  # its thread is the first; one begun before would have kept an arena of its own
         self._upkeep_at_s = 0.0
         config = assembly.config
+        self._data_dir = config.data_dir
         ignore_lease_signal()
         self.checkpoint = Checkpoint.open(config.data_dir, clock)
+        self._events = Events(self.checkpoint, self._events_of_state)
         # Before the files' rows are read: what an earlier run had put into a spool moves positions forward.
         assembly.build_lanes(self.checkpoint, Callbacks(self._on_room, self._on_acked))
         watcher = self._watcher = Watcher(clock)
@@ -163,6 +167,7 @@ class Daemon:
             counters = lane.status().counters
             log.info("output %s: delivered %d records of %d bytes", lane.name, counters.records, counters.raw_bytes)
         self.reader.finish()
+        self._events.look()
         self.finding.close()
         self.network.stop()
         self.api.stop()
@@ -188,12 +193,14 @@ class Daemon:
             self.reader.prepare()
         resume_inflight(self.registry, self.checkpoint, self._lanes(), self._clock, self._stop)
         self.health.set_ready()
-        self.notifier.ready(f"following {len(self.registry.all_files())} files")
+        following = f"following {len(self.registry.all_files())} files"
+        self.notifier.ready(following)
         if once:
             self.reader.run_once(self._stop)
             for notice in self.registry.notices():  # afterwards there is no agent left that `status` could ask
                 log.warning("%s: %s%s", notice.subject, notice.message, f" ({notice.hint})" if notice.hint else "")
         else:
+            log.info("hostagent %s is ready, %s; its state is in %s", __version__, following, self._data_dir)
             self.reader.run(self._stop)
 
     # -- senders' threads ----------------------------------------------------------------------------------------
@@ -221,6 +228,11 @@ class Daemon:
         letters = self._assembly.dead_letters.notices()
         found = self.finding.notices()
         return [*config, *self.reloading.notices(), *found, *self.requests.notices(), *outputs, *letters]
+
+    def _events_of_state(self) -> list[Notice]:
+        """What is the matter with the state; outputs log themselves what is with their backends."""
+        spools = [notice for lane in self._lanes() for notice in lane.notices() if notice.subject.startswith("spool ")]
+        return [*self.checkpoint.notices(), *spools, *self._assembly.dead_letters.notices()]
 
     def _build_api(self, config_path: Path, places: Places, feed: Feed) -> Api:
         reports = Reports(
@@ -288,6 +300,7 @@ class Daemon:
             return
         self._upkeep_at_s = now_s + UPKEEP_S
         self._memory.give_back()
+        self._events.look()
         try:
             self.checkpoint.maintain()
             self.checkpoint.forget_files(self._clock.wall_ns() - FORGET_AFTER_NS)

@@ -217,6 +217,9 @@ class Reports:
         mine = [one for one in now.files if lane.name in one.positions]
         since = [one.behind_since_s for one in mine if one.behind_since_s is not None and one.behind(lane.name)]
         wall_ns = self._clock.wall_ns()
+        ages = [self._clock.monotonic_s() - one for one in since]
+        if lane.spool.oldest_ns is not None:
+            ages.append(max(0, wall_ns - lane.spool.oldest_ns) / 1e9)
         return OutputReport(
             name=lane.name,
             type=config.type,
@@ -225,7 +228,7 @@ class Reports:
             last_error=lane.last_error,
             last_error_age_s=None if lane.last_error_ns is None else (wall_ns - lane.last_error_ns) / 1e9,
             behind_bytes=sum(one.behind(lane.name) for one in mine),
-            lag_s=self._clock.monotonic_s() - min(since) if since else None,
+            lag_s=max(ages, default=None),
             queued_blocks=lane.queued_blocks,
             unacked_blocks=lane.unacked_blocks,
             unsent_bytes=lane.unsent_bytes,
@@ -235,8 +238,14 @@ class Reports:
             delivered_records=lane.counters.records,
             delivered_bytes=lane.counters.raw_bytes,
             retries=lane.counters.retries,
-            dead_letters=lane.counters.dead_letters,
+            dead_letters=self._kept_letters(lane),
         )
+
+    def _kept_letters(self, lane: LaneStatus) -> int:
+        try:
+            return self._dead_letters.stats(lane.name).records
+        except StateError:  # the notices say why
+            return lane.counters.dead_letters
 
     # -- metrics -------------------------------------------------------------------------------------------------
 

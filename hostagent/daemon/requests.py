@@ -117,4 +117,7 @@ class Requests:
             log.warning("%s: its result can't be stored, it will be done again: %s", path, error)
             self._taken.pop(path, None)
             return
-        log.info("request %s: sent %d again, %d could not be", path.stem, sent, len(failures))
+        if failures:
+            log.warning("request %s: sent %d again, %d could not be: %s", path.stem, sent, len(failures), failures[0])
+        else:
+            log.info("request %s: sent %d again", path.stem, sent)

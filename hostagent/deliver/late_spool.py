@@ -30,7 +30,6 @@ class LateSpool:
         self._fault = str(fault)
         self._backoff = Backoff(longest_s=LONGEST_BACKOFF_S)
         self._due_s = clock.monotonic_s() + self._backoff.next_s()
-        log.warning("output %s: its spool can't be opened, that is tried again: %s", output, fault)
 
     def due_in_s(self) -> float:
         """Seconds until the next try."""

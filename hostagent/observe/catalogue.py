@@ -54,13 +54,13 @@ SOURCES = (
     Metric(
         "hostagent_source_lag_bytes",
         "gauge",
-        "Bytes in the source's files that the output has not acked.",
+        "Bytes in the source's files that the output has neither acked nor spooled.",
         BY_SOURCE_AND_OUTPUT,
     ),
     Metric(
         "hostagent_source_lag_seconds",
         "gauge",
-        "Seconds since the source's oldest unacked byte was first seen; 0 when all is acked.",
+        "Seconds since the oldest of these bytes was first seen; 0 when there is none.",
         BY_SOURCE_AND_OUTPUT,
     ),
 )

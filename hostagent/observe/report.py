@@ -39,7 +39,10 @@ class NoticeReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutputReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One output. `behind_bytes` are bytes in files that it has not acked, `lag_s` how old the oldest of them is."""
+    """One output. `behind_bytes` are bytes that wait in files, `spooled_bytes` is the disk its spool takes.
+
+    `lag_s` is how old the oldest byte is that waits in either; `dead_letters` are the refused records that are kept.
+    """
 
     name: str
     type: str

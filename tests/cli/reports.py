@@ -39,6 +39,7 @@ UNHEALTHY = AgentReport(
             last_error_age_s=2.0,
             behind_bytes=3 * 2**20,
             lag_s=61.0,
+            spooled_blocks=3,
             spooled_bytes=2**20,
             spool_max_bytes=2**31,
             delivered_records=1234567,
@@ -54,7 +55,10 @@ UNHEALTHY = AgentReport(
         ),
         SourceReport(name="pods", type="containers", outputs=("main",)),
     ),
-    notices=(NoticeReport(subject="/var/log/a\nb", message="permission denied", hint="chmod"),),
+    notices=(
+        NoticeReport(subject="output main", message=f"connection refused{ESCAPE}", hint="nothing is lost"),
+        NoticeReport(subject="/var/log/a\nb", message="permission denied", hint="chmod"),
+    ),
     rss_bytes=33 * 2**20,
 )
 

@@ -71,12 +71,18 @@ def test_status_tells_what_is_wrong_first_and_what_to_do(agent: Agent, config: s
         "1,234,567 records",
         "! main: connection refused\\x1b[2J (2.0 s ago)",
         "was screen: pipe full (10 min 0 s ago)",
+        "do: nothing is lost",
+        "main: 7 records that it refused are kept",
+        "do: hostagent dead-letters ls main",
         "nginx: 100 B lost",
+        "do: hostagent audit --losses",
         "nginx: 3 records did not parse",
         "pods: no file matches",
         "/var/log/a\\nb: permission denied",
     ):
         assert told in text
+    assert text.count("connection refused") == 1
+    assert "Notices (1)" in text
     assert ESCAPE not in text
     assert text.index("disk full") < text.index("Outputs") < text.index("Sources") < text.index("Notices")
 

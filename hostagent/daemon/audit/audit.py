@@ -14,10 +14,11 @@ from pathlib import Path
 
 from hostagent.clock import Clock
 from hostagent.daemon.audit.beside import Beside, missing_blocks, read_beside
-from hostagent.daemon.audit.report import AuditReport, FileAudit, Trouble
+from hostagent.daemon.audit.report import AuditReport, FileAudit, LossAudit, Trouble
 from hostagent.daemon.audit.sources import source_audits
 from hostagent.daemon.audit.standing import Standing
 from hostagent.hookspecs import Tailer
+from hostagent.model import Loss
 from hostagent.observe.report import FileReport
 from hostagent.state.books import Books, read_books
 from hostagent.state.database.positions import Progress
@@ -78,6 +79,7 @@ def _audit(data_dir: Path, tailers: Mapping[str, Tailer], ask: Ask) -> AuditRepo
         unaccounted=unaccounted,
         sources=tuple(sources),
         files=tuple(files),
+        losses=tuple(_loss(one) for one in books.losses),
         troubles=tuple(troubles),
     )
 
@@ -122,7 +124,7 @@ def _files(books: Books, beside: Beside, standing: Standing, *, running: bool) -
 
 def _file(row: FileRow, progress: Progress, account: Account) -> FileAudit:
     return FileAudit(
-        path=row.path.encode(errors="surrogateescape").decode(errors="backslashreplace"),
+        path=_shown(row.path),
         source=row.source,
         output=progress.output,
         file=row.id,
@@ -131,6 +133,22 @@ def _file(row: FileRow, progress: Progress, account: Account) -> FileAudit:
         position=progress.offset,
         account=account,
     )
+
+
+def _loss(loss: Loss) -> LossAudit:
+    return LossAudit(
+        at_ns=loss.at_ns,
+        source=loss.source,
+        output=loss.output,
+        reason=loss.reason,
+        path=_shown(loss.path),
+        start=loss.start,
+        end=loss.end,
+    )
+
+
+def _shown(path: str) -> str:
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _vanished(row: FileRow, running: bool) -> Trouble:

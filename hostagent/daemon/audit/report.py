@@ -39,6 +39,18 @@ class SourceAudit(msgspec.Struct, frozen=True, kw_only=True):
     unsized_losses: int
 
 
+class LossAudit(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the loss ledger; `end` is None where nobody can know how much it was, `output` empty for all."""
+
+    at_ns: int
+    source: str
+    output: str
+    reason: str
+    path: str
+    start: int
+    end: int | None
+
+
 class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     """What stands in the way of the sum; `open` when bytes of unknown number are not accounted for because of it."""
 
@@ -56,4 +68,5 @@ class AuditReport(msgspec.Struct, frozen=True, kw_only=True):
     unaccounted: int
     sources: tuple[SourceAudit, ...]
     files: tuple[FileAudit, ...]
+    losses: tuple[LossAudit, ...]
     troubles: tuple[Trouble, ...]

@@ -1,0 +1,98 @@
+"""What was found damaged or got lost stands in the agent's log, for those who come when `status` shows it no more."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.agent import Agent
+from tests.support.backend import Backend
+from tests.support.waiting import wait_for
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    (tmp_path / "logs").mkdir()
+    return tmp_path / "logs"
+
+
+@pytest.fixture
+def agent(tmp_path: Path, logs: Path, backend: Backend) -> Iterator[Agent]:
+    source = {"type": "file", "include": [f"{logs}/*.log"], "close_grace": "100ms"}
+    outputs = {"main": {"type": "http", "url": backend.url(), "spool": {"reserve_bytes": 0}}}
+    limits = {"stop_timeout": "1s"}
+    with Agent(tmp_path / "agent", {"limits": limits, "sources": {"app": source}, "outputs": outputs}) as one:
+        yield one
+
+
+def started(agent: Agent) -> None:
+    agent.start()
+    agent.wait_ready()
+
+
+def test_the_log_says_when_the_agent_is_ready_and_where_its_state_is(agent: Agent, logs: Path) -> None:
+    (logs / "a.log").write_text("a line\n")
+    started(agent)
+    wait_for(lambda: "is ready, following 1 files" in agent.tail(), "the log to say so", so_far=agent.tail)
+    assert f"its state is in {agent.directory}/state" in agent.tail()
+
+
+def test_a_damaged_database_is_told_once(agent: Agent, logs: Path) -> None:
+    (logs / "a.log").write_text("a line\n")
+    started(agent)
+    assert agent.stop() == 0
+    for name in ("checkpoint.db", "checkpoint.db.backup"):
+        (agent.directory / "state" / name).write_bytes(b"no database\n" * 500)
+    started(agent)
+    wait_for(lambda: "it was damaged" in agent.tail(), "the log to say so", so_far=agent.tail)
+    assert agent.stop() == 0  # which looks once more
+    assert agent.log.read_text().count("it was damaged") == 1
+
+
+def test_losses_are_told_and_listed_with_file_range_and_reason(agent: Agent, logs: Path, backend: Backend) -> None:
+    odd = os.fsdecode(bytes(logs) + b"/\x1b[2J\xff.log")
+    Path(odd).write_text("a line\n")
+    started(agent)
+    wait_for(lambda: backend.stats()["stored"] == 1, "the line to arrive", so_far=agent.tail)
+    assert agent.stop() == 0
+    with Path(odd).open("a") as file:
+        file.write("nobody reads this\n")
+    os.unlink(odd)
+    started(agent)
+    wait_for(lambda: "source app: 1 lines more in the loss ledger" in agent.tail(), "the log", so_far=agent.tail)
+    run = agent.call("audit", "--losses")
+    assert run.returncode == 0, run.stdout
+    (row,) = [line for line in run.stdout.splitlines() if "\\x1b[2J\\xff.log" in line]
+    assert row.split()[2:7] == ["app", "all", "deleted", "7", "unknown"]
+    report = agent.answer("audit", "--losses")
+    (loss,) = report["losses"]
+    assert (loss["source"], loss["reason"], loss["start"], loss["end"]) == ("app", "deleted", 7, None)
+    assert agent.answer("audit")["losses"] == []
+    assert agent.answer("audit", "--losses", "--source", "app")["losses"] == [loss]
+
+
+def test_the_age_of_what_waits_in_the_spool_is_the_outputs_lag(agent: Agent, logs: Path, backend: Backend) -> None:
+    backend.behave("refuse")
+    (logs / "a.log").write_text("a line\n")
+    started(agent)
+
+    def output() -> dict[str, float]:
+        (one,) = agent.answer("status")["outputs"]
+        return dict(one)
+
+    wait_for(lambda: output()["spooled_blocks"] == 1 and not output()["behind_bytes"], "the block to be spooled")
+    assert output()["lag_s"] > 0
+    backend.behave("healthy")
+    wait_for(lambda: output()["lag_s"] is None, "the spool to be drained")
+    assert "0 B of" in agent.call("status").stdout
+
+
+def test_dead_letters_in_status_are_those_that_are_kept(agent: Agent, logs: Path, backend: Backend) -> None:
+    backend.behave("status", status=422)
+    (logs / "a.log").write_text("a line\n")
+    started(agent)
+    wait_for(lambda: agent.answer("status")["outputs"][0]["dead_letters"] == 1, "the dead letter")
+    assert agent.stop() == 0
+    started(agent)
+    assert agent.answer("status")["outputs"][0]["dead_letters"] == 1
