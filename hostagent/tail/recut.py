@@ -49,27 +49,38 @@ def resume_inflight(
 ) -> None:
     """Cut the blocks that were in flight again and queue them, before anything new is read.
 
-    What is no longer claimed must be stored before anything is sent, so this waits for a disk that can't be written;
-    a stop ends that with nothing queued.
+    What is no longer claimed must be stored before anything is sent, so this waits for a disk that can't be read or
+    written; a stop ends that with nothing queued.
     """
+    begun: dict[str, list[InflightBlock]] = {}
+    if not _insist(lambda: begun.update({lane.name: checkpoint.inflight(lane.name) for lane in lanes}), clock, stop):
+        return
     cut = [
         (lane, _cut_again(registry, lane, inflight, LossReason.SPOOL_MISSING, clock))
         for lane in lanes
-        for inflight in checkpoint.inflight(lane.name)
+        for inflight in begun[lane.name]
     ]
     narrowed = [again for _, again in cut if again.block.indexes is not None]
-    while narrowed:
-        try:
-            losses = [loss for again in narrowed for loss in again.losses]
-            checkpoint.narrow_inflight([again.row for again in narrowed], losses)
-            break
-        except StateError as error:
-            log.warning("blocks that were in flight wait: %s", error)
-            if clock.wait(stop, RETRY_S):
-                return
+    losses = [loss for again in narrowed for loss in again.losses]
+    rows = [again.row for again in narrowed]
+    if narrowed and not _insist(lambda: checkpoint.narrow_inflight(rows, losses), clock, stop):
+        return
     for lane, again in cut:
         if again.block.parts:
             lane.offer_resumed(again.block)
+
+
+def _insist(step: Callable[[], None], clock: Clock, stop: threading.Event) -> bool:
+    """Do a step until the disk lets it be done; False when a stop came before."""
+    while True:
+        try:
+            step()
+        except StateError as error:
+            log.warning("blocks that were in flight wait: %s", error)
+            if clock.wait(stop, RETRY_S):
+                return False
+        else:
+            return True
 
 
 class Reclaiming:

@@ -1,6 +1,7 @@
 """Directories that are not like pytest's own: open to every user, on a filesystem of their own, full."""
 
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -44,6 +45,17 @@ def ext4_disk(image: Path, mounted: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "--lazy", str(mounted)], check=False)
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """This process can't open any file, as on a disk that answers with errors; what is open stays so."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def fill_up(directory: Path) -> Path:

@@ -51,6 +51,7 @@ class LiveDatabase:
         self.lock = threading.RLock()
         """Whoever keeps in memory what a write has changed holds it around both."""
         self._connection = opened.connection
+        self._connected = True
         self._inode = os.stat(self._path).st_ino
         self._start_notices = opened.notices
         self._fault: StateError | None = None
@@ -73,6 +74,8 @@ class LiveDatabase:
         """Run `work`, which changes nothing."""
         with self.lock:
             try:
+                if not self._connected:
+                    self._reconnect()
                 return work(self._connection)
             except sqlite3.Error as error:
                 self.damaged = self.damaged or is_damage(error)
@@ -145,7 +148,9 @@ class LiveDatabase:
         if self._replaced():
             raise self._gone()
         self._connection.close()
+        self._connected = False
         self._connection = connect(self._path, patience_s=RETRY_PATIENCE_S)
+        self._connected = True
 
     def _replaced(self) -> bool:
         try:
