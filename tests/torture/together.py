@@ -13,6 +13,7 @@ from tests.torture.judge import Tally
 from tests.torture.world import World
 
 KILL_EVERY_S = 1.0
+_KILLED_SHARE = 0.5  # of the sets, if their first fault lets others kill the agent
 _AWAY_S = (0.0, 0.3)
 _BETWEEN_S = (0.0, 0.5)
 
@@ -20,6 +21,8 @@ _BETWEEN_S = (0.0, 0.5)
 def company_of(first: Fault, others: Sequence[Fault], at_most: int, rng: random.Random) -> tuple[Fault, ...]:
     """The first fault and others that don't exclude each other, of another kind each as long as there is one."""
     chosen = [first]
+    if rng.random() < _KILLED_SHARE:
+        others = [fault for fault in others if not fault.takes & Hold.AGENT]
     while len(chosen) < at_most:
         free = [fault for fault in others if not any(fault.takes & other.takes for other in chosen)]
         if not free:
