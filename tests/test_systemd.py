@@ -1,5 +1,6 @@
 """The unit files are read by systemd's own tools, so that a misspelt option is found here and not on a host."""
 
+import configparser
 import subprocess
 from pathlib import Path
 
@@ -39,6 +40,16 @@ def test_systemd_understands_every_line_of_the_unit(tmp_path: Path) -> None:
 def test_a_misspelt_option_would_be_noticed(tmp_path: Path) -> None:
     run = verify(with_a_program_that_exists(tmp_path, replacing=("ProtectClock=", "ProtectClok=")))
     assert "ProtectClok" in run.stderr
+
+
+def test_a_start_that_fails_is_tried_for_ever() -> None:
+    """Five starts in ten seconds are the limit otherwise: after a full disk the agent would stay down."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment]
+    unit.read(SYSTEMD / "hostagent.service")
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+    assert unit["Service"]["Restart"] == "on-failure"
+    assert unit["Service"]["RestartPreventExitStatus"] == "2"
 
 
 @pytest.mark.requires(root=True, tools=["systemd-sysusers", "systemd-tmpfiles"])

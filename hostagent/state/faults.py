@@ -31,6 +31,9 @@ _OS_HINTS = {
     errno.EPERM: "give the agent's user write permission there",
     errno.EIO: "look at the kernel log (dmesg) for the disk's own report",
     errno.ENOTDIR: "a file stands where a directory is needed: move it away",
+    errno.EEXIST: "a file stands where a directory is needed: move it away",
+    errno.EISDIR: "a directory stands where a file is needed: move it away",
+    errno.ELOOP: "a symbolic link stands there, which is not followed: remove it",
     errno.EMFILE: "raise the agent's limit of open files (LimitNOFILE) or lower limits.max_open_files",
 }
 

@@ -1,7 +1,7 @@
 """What was found damaged or got lost stands in the agent's log, for those who come when `status` shows it no more."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -96,3 +96,36 @@ def test_dead_letters_in_status_are_those_that_are_kept(agent: Agent, logs: Path
     assert agent.stop() == 0
     started(agent)
     assert agent.answer("status")["outputs"][0]["dead_letters"] == 1
+
+
+@pytest.mark.parametrize(
+    "name, make, told",
+    [
+        ("checkpoint.db", lambda path: path.symlink_to("/nowhere/at/all"), "leads nowhere: mend it or remove it"),
+        ("checkpoint.db", Path.mkdir, "a directory stands where a file is needed"),
+        ("lock", Path.mkdir, "a directory stands where a file is needed"),
+        ("lock", lambda path: path.symlink_to("/nowhere/at/all"), "a symbolic link stands there"),
+    ],
+)
+def test_what_stands_in_the_way_of_the_state_is_told_with_what_to_do(
+    agent: Agent, name: str, make: Callable[[Path], None], told: str
+) -> None:
+    state = agent.directory / "state"
+    state.mkdir()
+    make(state / name)
+    for command in (["run", "--once"], ["audit"]):
+        if (name, command) == ("lock", ["audit"]):
+            continue
+        run = agent.call(*command)
+        assert (run.returncode, run.stderr.count("\n")) == (1, 1), run.stderr
+        assert str(state / name) in run.stderr
+        assert told in run.stderr
+
+
+def test_a_file_where_a_spool_should_be_is_told_with_what_to_do(agent: Agent, logs: Path, backend: Backend) -> None:
+    (agent.directory / "state" / "spool").mkdir(parents=True)
+    (agent.directory / "state" / "spool" / "main").write_text("in the way")
+    started(agent)
+    wait_for(lambda: "a file stands where a directory is needed" in agent.tail(), "the log", so_far=agent.tail)
+    (logs / "a.log").write_text("a line\n")
+    wait_for(lambda: backend.stats()["stored"] == 1, "the line to arrive all the same", so_far=agent.tail)

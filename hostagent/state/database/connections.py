@@ -112,7 +112,12 @@ def _checked_version(connection: sqlite3.Connection, path: Path) -> sqlite3.Conn
 
 def exists(path: Path) -> bool:
     """Whether there is anything in a file; an empty database is none."""
-    return os.path.lexists(path) and path.stat().st_size > 0
+    if not os.path.lexists(path):
+        return False
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        raise StateError(f"{path} is a symbolic link that leads nowhere: mend it or remove it") from None
 
 
 def with_companions(path: Path) -> list[Path]:

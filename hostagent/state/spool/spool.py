@@ -216,11 +216,13 @@ class Spool:
         """Count what waits; write into the ledger what is gone before the list of segments forgets it."""
         self._losses.reconcile(self._counted(log), Place(*log.done), log.missing, log.unreadable)
         for number in log.missing:
-            self._losses.tell(f"segment {number:012d} is missing: what it held is lost", "find out who removed it")
+            told = f"segment {number:012d} is missing: what it held is read from the log files again"
+            self._losses.tell(told, "find out who removed it; what is not there any more is in the ledger")
         for name in log.foreign:
             self._losses.tell(f"{self.directory / name} is not the agent's; it is left alone", "move it elsewhere")
         for kept in log.settle():
-            self._losses.tell(kept, "`hostagent spool replay` sends what a hostagent that can read it finds in it")
+            hint = "if a newer hostagent wrote it, that one's `hostagent spool replay` sends it; else it may be removed"
+            self._losses.tell(kept, hint)
         if log.torn_bytes:
             torn = f"{log.torn_bytes} bytes at the end were being written when the agent died; they come again"
             self._losses.tell(torn, "")
