@@ -20,6 +20,8 @@ OPERATOR_DELAY_S = 10.0
 CREDENTIALS_DELAY_S = 20.0
 # A backend may wish for a pause, not for a day without logs.
 LONGEST_WISH_S = 3600.0
+# Who sees nothing happen for longer than this wants to know why.
+TOLD_WISH_S = 30.0
 
 _BUSY = {408, 425, 429}
 _HINTS = {
@@ -44,7 +46,9 @@ def verdict_of(status: int, where: str, excerpt: str, retry_after: str | None, n
     if status == 413:
         return TOO_LARGE
     if status in _BUSY or status >= 500:
-        raise TemporaryError(f"{where} answered {status}{said}", wish_s(retry_after, now_ns))
+        wish = wish_s(retry_after, now_ns)
+        waits = f", to be asked again in {wish:.0f} s (SIGHUP tries at once)" if wish and wish > TOLD_WISH_S else ""
+        raise TemporaryError(f"{where} answered {status}{waits}{said}", wish)
     if hint := _HINTS.get(status):
         own_s = CREDENTIALS_DELAY_S if status in (401, 403, 407) else OPERATOR_DELAY_S
         delay_s = max(own_s, wish_s(retry_after, now_ns) or 0.0)

@@ -16,6 +16,14 @@ from hostagent.errors import TemporaryError
 # TLS sends in records of at most 16 KiB; between a few of them the deadline is looked at again.
 _SEND_BYTES = 256 * 1024
 
+# OpenSSL's X509_V_ERR numbers.
+_CERTIFICATE_HINTS = {
+    9: "look at this machine's clock",
+    10: "have it renewed, or look at this machine's clock",
+    62: "use a name that it has in the url, or set server_name to one",
+    64: "use a name that it has in the url, or set server_name to one",
+}
+
 
 class Tls:
     """A channel to one server, verified."""
@@ -63,7 +71,8 @@ class Tls:
         """What went wrong, when it is TLS that did."""
         if isinstance(error, ssl.SSLCertVerificationError):
             why = error.verify_message
-            return f"has a certificate that is not trusted ({why}); set ca_file to the CA that signed it"
+            hint = _CERTIFICATE_HINTS.get(error.verify_code, "set ca_file to the CA that signed it")
+            return f"has a certificate that is not trusted ({why}); {hint}"
         if isinstance(error, ssl.SSLError):
             reason = error.reason or error
             return f"can't be spoken to over TLS ({reason}); check that it speaks TLS there and wants our certificate"

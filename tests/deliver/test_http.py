@@ -161,6 +161,11 @@ def test_statuses_that_mean_later(status: int) -> None:
     with pytest.raises(TemporaryError) as caught:
         verdict_of(status, "http://x/", "busy", "7", 0)
     assert caught.value.delay_s == 7
+    assert "SIGHUP" not in str(caught.value)
+    with pytest.raises(
+        TemporaryError, match=r"answered \d+, to be asked again in 3600 s .SIGHUP tries at once. .busy."
+    ):
+        verdict_of(status, "http://x/", "busy", "999999", 0)
 
 
 @pytest.mark.parametrize("status", [101, 300, 304, 401, 403, 404, 405, 407, 410, 415])
