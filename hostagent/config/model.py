@@ -20,6 +20,9 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
+# A spool that drops needs two segments: the one that is being delivered stays.
+LEAST_TO_DROP_FROM_BYTES = 2 * MIB
+
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -59,6 +62,12 @@ class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2 * GIB
     reserve_bytes: Annotated[int, msgspec.Meta(ge=0)] = GIB
     when_full: Literal["block", "drop_oldest"] = "block"
+
+    def __post_init__(self) -> None:
+        if self.when_full == "drop_oldest" and self.max_bytes < LEAST_TO_DROP_FROM_BYTES:
+            raise ValueError(
+                "max_bytes: drop_oldest gives up a segment of 1MiB or more at a time, it needs at least 2MiB"
+            )
 
 
 class DeadLettersConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.state.checkpoint import Checkpoint
+from hostagent.state.database.ledger import LossReason
 
 log = logging.getLogger(__name__)
 
 _NUMBER = re.compile(r"\d+")
+# Losses that an option bounds.
+_OPTIONS: Mapping[str, str] = {
+    LossReason.DELETED_OVER_BUDGET: "limits.max_deleted_bytes",
+    LossReason.SPOOL_DROPPED: "spool.max_bytes",
+    LossReason.DEAD_LETTER_DROPPED: "dead_letters.max_bytes",
+}
 
 
 class Events:
@@ -42,10 +49,10 @@ class Events:
         for pair, (losses, bytes_) in lost.items():
             before, bytes_before = self._lost.get(pair, (0, 0))
             if losses > before:
-                text = (
-                    "source %s: %d lines more in the loss ledger, %d bytes as far as known (%s; see `audit --losses`)"
-                )
-                log.warning(text, pair[0] or "-", losses - before, bytes_ - bytes_before, pair[1])
+                option = _OPTIONS.get(pair[1])
+                advice = f"; raise {option}" if option else ""
+                text = "source %s: %d more in the loss ledger, %d bytes as far as known: %s (see `audit --losses`%s)"
+                log.warning(text, pair[0] or "-", losses - before, bytes_ - bytes_before, pair[1], advice)
         self._lost = lost
 
     def _losses(self) -> dict[tuple[str, str], tuple[int, int]]:

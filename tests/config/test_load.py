@@ -323,6 +323,13 @@ def test_a_data_dir_on_a_read_only_filesystem_is_said_to_be(problems: Problems, 
     )
 
 
+def test_a_spool_too_small_to_drop_from_is_a_mistake(problems: Problems) -> None:
+    spool = "{max_bytes: 1MiB, when_full: drop_oldest}"
+    (problem,) = problems(f"outputs: {{main: {{type: blackhole, spool: {spool}}}}}")
+    assert (problem.line, problem.column) == (1, 54)
+    assert "it needs at least 2MiB" in problem.message
+
+
 def test_an_address_to_listen_on_that_is_given_twice_is_a_mistake(problems: Problems) -> None:
     (problem,) = problems("outputs: {main: {type: blackhole}}\napi: {listen: ['127.0.0.1:9600', '127.0.0.1:9600']}")
     assert problem.message == "'127.0.0.1:9600' is listed twice"

@@ -60,7 +60,7 @@ def test_losses_are_told_and_listed_with_file_range_and_reason(agent: Agent, log
         file.write("nobody reads this\n")
     os.unlink(odd)
     started(agent)
-    wait_for(lambda: "source app: 1 lines more in the loss ledger" in agent.tail(), "the log", so_far=agent.tail)
+    wait_for(lambda: "source app: 1 more in the loss ledger" in agent.tail(), "the log", so_far=agent.tail)
     run = agent.call("audit", "--losses")
     assert run.returncode == 0, run.stdout
     (row,) = [line for line in run.stdout.splitlines() if "\\x1b[2J\\xff.log" in line]
@@ -129,3 +129,28 @@ def test_a_file_where_a_spool_should_be_is_told_with_what_to_do(agent: Agent, lo
     wait_for(lambda: "a file stands where a directory is needed" in agent.tail(), "the log", so_far=agent.tail)
     (logs / "a.log").write_text("a line\n")
     wait_for(lambda: backend.stats()["stored"] == 1, "the line to arrive all the same", so_far=agent.tail)
+
+
+def test_a_full_spool_and_what_it_drops_are_told_with_the_option_to_change(
+    agent: Agent, logs: Path, backend: Backend
+) -> None:
+    backend.behave("refuse")
+    agent.config["limits"]["chunk_bytes"] = "16KiB"
+    main = agent.config["outputs"]["main"]
+    main |= {"compression": "none", "block": {"max_bytes": "64KiB"}, "spool": {"max_bytes": "3MiB", "reserve_bytes": 0}}
+    (logs / "a.log").write_text("a line of thirty-two characters\n" * 60_000)
+    started(agent)
+
+    def full() -> bool:
+        return any("spool.max_bytes" in one["message"] for one in agent.answer("status")["notices"])
+
+    wait_for(full, "the spool to be full", so_far=agent.tail)
+    (notice,) = [one for one in agent.answer("status")["notices"] if one["subject"] == "spool main"]
+    assert "change that option" in notice["hint"]
+    assert agent.stop() == 0
+    assert "spool main: it is full" in agent.log.read_text()
+    main["spool"]["when_full"] = "drop_oldest"
+    started(agent)
+    wait_for(lambda: agent.answer("audit", "--losses")["losses"], "the ledger", so_far=agent.tail)
+    assert agent.stop() == 0
+    assert "spool_dropped (see `audit --losses`; raise spool.max_bytes)" in agent.log.read_text()

@@ -198,7 +198,8 @@ class Spool:
 
     def notices(self) -> list[Notice]:
         """What an operator should know."""
-        now = [Notice(f"spool {self._output}", f"it is full: {self._full}", "reading waits")] if self._full else []
+        hint = "reading waits, the log files are the buffer: free some disk or change that option"
+        now = [Notice(f"spool {self._output}", f"it is full: {self._full}", hint)] if self._full else []
         return [*self._losses.notices, *now]
 
     def close(self) -> None:
