@@ -85,6 +85,7 @@ class Daemon:
         ignore_lease_signal()
         self.checkpoint = Checkpoint.open(config.data_dir, clock)
         self._events = Events(self.checkpoint, self._events_of_state)
+        self.checkpoint.on_urgent = self._wake.set
         # Before the files' rows are read: what an earlier run had put into a spool moves positions forward.
         assembly.build_lanes(self.checkpoint, Callbacks(self._on_room, self._on_acked))
         watcher = self._watcher = Watcher(clock)

@@ -266,13 +266,13 @@ class Backlog:
 
     def _spool_change(self, *, waits: bool) -> SpoolChange | None:
         """What the checkpoint has to know of the spool now; while it is drained, that the head moves, now and then."""
-        head = self._spool.place if self._spool is not None else None
-        if self._spool is None or head is None:
+        if self._spool is None or (head := self._spool.place) is None:
             return None
         # What was dropped since is in the ledger already.
         added = [(place, block) for place, block in self._spooled if self._spool.holds(place)]
         late = not waits or self._clock.monotonic_s() - self._known_since_s >= ACK_DELAY_S
-        return SpoolChange(self._output, added, head) if added or (head != self._known_head and late) else None
+        news = bool(added) or (head != self._known_head and late)
+        return SpoolChange(self._output, added, head, self._spool.end) if news else None
 
     def _in_memory(self) -> list[Waiting]:
         head = [self._head.waiting] if self._head is not None and self._head.waiting is not None else []

@@ -9,7 +9,7 @@ are in `database`, table by table, and the connection with its faults is `databa
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hostagent.clock import Clock
@@ -22,7 +22,7 @@ from hostagent.state.database.live import LiveDatabase
 from hostagent.state.database.transit import Reclaim, SpoolChange
 from hostagent.state.lock import DirectoryLock
 from hostagent.state.rows import FileRow, InflightBlock, Position
-from hostagent.state.spool.spooled import Place, SpoolHeader
+from hostagent.state.spool.spooled import Place, SpoolHeader, losses_in, merge
 
 __all__ = ["Checkpoint", "FileRow", "InflightBlock", "LossTotal", "Position", "Reclaim", "SpoolChange"]
 
@@ -39,6 +39,8 @@ class Checkpoint:
         self._directory_lock = lock
         self._database = LiveDatabase(data_dir, clock)
         self.epoch = self._database.epoch
+        self.on_urgent: Callable[[], None] = _nothing
+        """Called when `look` should not be put off: it makes durable what can't be found out from files any more."""
         self._next_file = self._database.first_file
         self._reclaiming = self._database.read(transit.reclaiming)
 
@@ -85,8 +87,9 @@ class Checkpoint:
         return self._database.notices()
 
     def look(self) -> None:
-        """Call often: notices a database that was removed or replaced, which writes to its open file never would."""
+        """Call often: makes what was committed durable, and notices a database that was removed or replaced."""
         self._database.look()
+        self._database.sync()
 
     def maintain(self) -> None:
         """Call now and then, from any thread: tries a failed disk again, keeps the ledger short, makes a backup."""
@@ -115,6 +118,13 @@ class Checkpoint:
             self._database.write(lambda connection: files.insert(connection, ids, rows))
             self._next_file = first + len(rows)
         return ids
+
+    def note_file_lost(self) -> None:
+        """A file has lost its place and may be deleted. What was delivered of it is to outlive a power cut, too.
+
+        As long as a file is there, a position that steps back costs nothing but that lines come again.
+        """
+        self.on_urgent()
 
     def update_files(self, rows: Iterable[FileRow]) -> None:
         """Store what is known about files now; positions are left alone."""
@@ -188,21 +198,24 @@ class Checkpoint:
 
         def work(connection: sqlite3.Connection) -> None:
             transit.replace(connection, values)
-            ledger.add(connection, losses)
+            ledger.add_done(connection, losses)
 
         self._database.write(work)
 
     # -- blocks in a spool, and those it has lost --------------------------------------------------------------
 
-    def reconcile_spool(self, output: str, held: Iterable[tuple[Place, SpoolHeader]], done: Place) -> list[Place]:
+    def reconcile_spool(
+        self, output: str, held: Iterable[tuple[Place, SpoolHeader]], drained: tuple[Place, Place]
+    ) -> list[Place]:
         """At start: what a spool holds need not be read again; what it should hold and does not is to be reclaimed.
 
-        `held` are the blocks that wait in it, in order; all before `done` was drained. Returns where one is missing.
+        `held` are the blocks that wait in it, in order; between the two places all was `drained`. Returns where one is
+        missing.
         """
 
         def work(connection: sqlite3.Connection) -> list[Place]:
-            lost, places = transit.reconcile(connection, output, held, done, self._clock.wall_ns())
-            ledger.add(connection, lost)
+            lost, places = transit.reconcile(connection, output, held, drained, self._clock.wall_ns())
+            ledger.add_done(connection, lost)
             return places
 
         return self._take_from_spool(work)
@@ -215,10 +228,30 @@ class Checkpoint:
 
         def work(connection: sqlite3.Connection) -> list[Place]:
             lost, places = transit.lose(connection, output, where, reason, self._clock.wall_ns())
-            ledger.add(connection, lost)
+            ledger.add_done(connection, lost)
             return places
 
         return self._take_from_spool(work)
+
+    def listed_up_to(self, output: str) -> Mapping[int, int]:
+        """By segment of a spool: before which offset every block has had a row here, whatever became of it."""
+        return self._database.read(lambda connection: transit.listed_up_to(connection, output))
+
+    def lose_unlisted(self, output: str, headers: Sequence[SpoolHeader], reason: LossReason, *, fresh: bool) -> None:
+        """A spool has lost blocks that never had a row here; only their own headers tell what they were.
+
+        What they have of a file that the database knows is no loss: below the position it was delivered, or there would
+        be a row; behind it, it is read from the file. It is one if the block is so `fresh` that its positions are about
+        to be committed, or if nobody knows the file any more.
+        """
+        now_ns = self._clock.wall_ns()
+        lost = merge([loss for header in headers for loss in losses_in(header.parts, output, reason, now_ns)])
+
+        def work(connection: sqlite3.Connection) -> None:
+            known = positions.of_files(connection, output, {loss.file for loss in lost})
+            ledger.add(connection, [loss for loss in lost if fresh or loss.file not in known])
+
+        self._database.write(work)
 
     @property
     def reclaiming(self) -> Collection[str]:
@@ -234,7 +267,7 @@ class Checkpoint:
 
         def work(connection: sqlite3.Connection) -> set[str]:
             transit.end_reclaim(connection, reclaim)
-            ledger.add(connection, losses)
+            ledger.add_done(connection, losses)
             return transit.reclaiming(connection)
 
         with self._database.lock:
@@ -256,7 +289,7 @@ class Checkpoint:
         What was damaged in the spool is lost only as far as the output's position says its bytes were done: what lies
         behind the position is still in its file and will be read again.
         """
-        self._database.write(lambda connection: ledger.add(connection, losses))
+        self._database.write(lambda connection: ledger.add_done(connection, losses))
 
     def losses(self, source: str | None = None, limit: int = 1000) -> list[Loss]:
         """The newest losses, oldest first."""
@@ -265,3 +298,7 @@ class Checkpoint:
     def loss_totals(self) -> list[LossTotal]:
         """Losses per source, output and reason."""
         return self._database.read(ledger.totals)
+
+
+def _nothing() -> None:
+    """Nobody looks after the disk here: a test, a command."""

@@ -152,6 +152,10 @@ def _cut_again(registry: Registry, lane: Lane, inflight: InflightBlock, reason: 
     reasons: list[str] = []
     first = 0
     for row in inflight.parts:
+        if not row.ranges:  # found missing earlier, or not the spool's to keep
+            rows.append(row)
+            first += row.records
+            continue
         try:
             part = _part_again(registry, lane, row, inflight.observed_ns)
         except _GoneError as error:

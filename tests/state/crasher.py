@@ -50,7 +50,7 @@ def main(data_dir: Path, first: int, seed: int) -> None:
         for _, one in group:
             tell(f"spooled {one.id}")
         head = spool.place
-        change = SpoolChange("main", group, head) if head is not None else None
+        change = SpoolChange("main", group, head, spool.end) if head is not None else None
         checkpoint.commit([], [one for _, one in group], change)
         tell(f"committed {number * 10}")
         for _ in range(rng.randint(0, 5) if group else 200):

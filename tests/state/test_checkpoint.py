@@ -127,7 +127,7 @@ def test_a_block_found_in_the_spool_is_committed_at_last(checkpoint: Checkpoint)
     (file,) = checkpoint.add_files([file_row()])
     sent = block("b1", part(file, 0, 100))
     checkpoint.commit([sent], [])
-    assert checkpoint.reconcile_spool("main", [(Place(1, 0), header_of(sent))], Place(1, 0)) == []
+    assert checkpoint.reconcile_spool("main", [(Place(1, 0), header_of(sent))], (Place(0, 0), Place(1, 0))) == []
     assert offsets(checkpoint) == {(file, "main"): 100}
     assert checkpoint.inflight("main") == []
 
@@ -137,7 +137,7 @@ def test_a_spooled_block_without_its_row_moves_a_position_only_onwards(checkpoin
         [file_row(inode=i, positions={"main": Position(offset, ANCHOR)}) for i, offset in enumerate([50, 40, 120])]
     )
     held = block("b1", *(part(file, 50, 100) for file in (before, gap, past)))
-    assert checkpoint.reconcile_spool("main", [(Place(1, 0), header_of(held))], Place(1, 0)) == []
+    assert checkpoint.reconcile_spool("main", [(Place(1, 0), header_of(held))], (Place(0, 0), Place(1, 0))) == []
     assert offsets(checkpoint) == {(before, "main"): 100, (gap, "main"): 40, (past, "main"): 120}
 
 

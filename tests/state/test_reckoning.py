@@ -122,7 +122,7 @@ def test_a_block_done_before_one_that_was_spooled_is_done(checkpoint: Checkpoint
     (file,) = checkpoint.add_files([file_row()])
     checkpoint.commit([block("a", part(file, 0, 10)), block("later", part(file, 20, 30))], [])
     spooled = block("b", part(file, 10, 20))
-    assert checkpoint.reconcile_spool("main", [(Place(1, 0), header_of(spooled))], Place(1, 0)) == []
+    assert checkpoint.reconcile_spool("main", [(Place(1, 0), header_of(spooled))], (Place(0, 0), Place(1, 0))) == []
     assert rows(checkpoint) == [(file, 20, 0, 20)]
     assert [one.id for one in checkpoint.inflight("main")] == ["later"]
     checkpoint.close()

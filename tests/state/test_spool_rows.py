@@ -56,7 +56,7 @@ class Pair:
     def commit(self, added: Sequence[tuple[Place, Block]] = ()) -> None:
         head = self.spool.place
         assert head is not None
-        self.checkpoint.commit([], [one for _, one in added], SpoolChange("main", added, head))
+        self.checkpoint.commit([], [one for _, one in added], SpoolChange("main", added, head, self.spool.end))
 
     def drain(self, count: int) -> list[str]:
         ids = []
@@ -318,7 +318,7 @@ def test_of_many_blocks_just_those_that_are_gone_are_missed(tmp_path: Path) -> N
     checkpoint.commit([], [one for _, one in known], SpoolChange("main", known, Place(1, 0)))
     gone = [Place(1, 0), Place(1, 9990), Place(2, 0), Place(3, 70), Place(4, 4980), Place(4, 4990)]
     held = [(place, header_of(one)) for place, one in blocks.items() if place not in gone]
-    assert checkpoint.reconcile_spool("main", held, Place(1, 0)) == gone
+    assert checkpoint.reconcile_spool("main", held, (Place(0, 0), Place(1, 0))) == gone
     missed = [reclaim.block.id for reclaim in checkpoint.reclaims("main", 99)]
     assert missed == ["b0", "b999", "b1000", "b2007", "b3498", "b3499"]
     checkpoint.close()

@@ -8,7 +8,7 @@ from hostagent.config.model import SpoolConfig
 from hostagent.model import Block, Delivery, FileId, Fingerprint, Loss, Part, Range
 from hostagent.state.checkpoint import Checkpoint, FileRow
 from hostagent.state.database.ledger import LossReason
-from hostagent.state.spool.spooled import Place, SpoolHeader, decode_header, encode_block
+from hostagent.state.spool.spooled import Place, SpoolHeader, decode_header, encode_block, losses_in, merge
 
 ANCHOR = b"\xa5" * 16
 
@@ -78,13 +78,22 @@ def spool_config(**fields: object) -> SpoolConfig:
 class Losses(list[Loss]):
     """What a spool gave up: a record that knows nothing of its own, as a database that is younger than the spool."""
 
-    def reconcile_spool(self, _output: str, held: Iterable[tuple[Place, SpoolHeader]], _done: Place) -> list[Place]:
+    def reconcile_spool(
+        self, _output: str, held: Iterable[tuple[Place, SpoolHeader]], _drained: tuple[Place, Place]
+    ) -> list[Place]:
         for _ in held:
             pass
         return []
 
     def lose_spooled(self, _output: str, _where: tuple[Place, Place], _reason: LossReason) -> list[Place]:
         return []
+
+    def listed_up_to(self, _output: str) -> dict[int, int]:
+        return {}
+
+    def lose_unlisted(self, output: str, headers: Sequence[SpoolHeader], reason: LossReason, *, fresh: bool) -> None:
+        del fresh
+        self.add_losses(merge([one for header in headers for one in losses_in(header.parts, output, reason, 0)]))
 
     def add_losses(self, losses: Sequence[Loss]) -> None:
         self.extend(losses)

@@ -52,13 +52,9 @@ class LossTotal(NamedTuple):
 
 
 def add(connection: sqlite3.Connection, losses: Iterable[Loss]) -> int:
-    """Record losses that are not recorded yet; returns how many were new.
-
-    What was damaged in the spool is lost only as far as the output's position says its bytes were done: what lies
-    behind the position is still in its file and will be read again.
-    """
+    """Record losses that are not recorded yet; returns how many were new."""
     new = 0
-    for loss in _below_positions(connection, losses):
+    for loss in losses:
         path = loss.path or _path_of(connection, loss.file)
         end = UNKNOWN if loss.end is None else loss.end
         changed = connection.execute(
@@ -80,6 +76,14 @@ def add(connection: sqlite3.Connection, losses: Iterable[Loss]) -> int:
                 ),
             )
     return new
+
+
+def add_done(connection: sqlite3.Connection, losses: Iterable[Loss]) -> int:
+    """The same, but what was damaged in the spool only as far as the output's position says its bytes were done.
+
+    What lies behind the position is still in its file and will be read again.
+    """
+    return add(connection, _below_positions(connection, losses))
 
 
 def select(connection: sqlite3.Connection, source: str | None = None, limit: int = 1000) -> list[Loss]:

@@ -27,6 +27,7 @@ _EXTEND = (
     "UPDATE positions SET acked = acked + ?1 - offset, offset = ?1, anchor = ?2"
     " WHERE file = ?3 AND output = ?4 AND offset >= ?5 AND offset < ?1"
 )
+_OFFSET = "SELECT file, offset FROM positions WHERE file = ? AND output = ?"
 _RELEASE = "UPDATE positions SET wanted = 0 WHERE file = ? AND output = ?"
 
 Start = tuple[int, str, int, bytes]
@@ -102,6 +103,12 @@ def reached_in(acked: Iterable[tuple[str, Iterable[tuple[int, int, int, bytes]]]
             elif end > reached[at].end:
                 reached[at] = Reached(file, output, min(start, reached[at].start), end, anchor)
     return reached
+
+
+def of_files(connection: sqlite3.Connection, output: str, files: Iterable[int]) -> dict[int, int]:
+    """Where an output stands in these files, those left out in which it stands nowhere."""
+    rows = (connection.execute(_OFFSET, (file, output)).fetchone() for file in files)
+    return {row[0]: row[1] for row in rows if row is not None}
 
 
 def load(connection: sqlite3.Connection) -> list[Progress]:

@@ -111,8 +111,13 @@ def _third(db: Database) -> None:
     )
 
 
+def _fourth(db: Database) -> None:
+    # Up to where in each segment of a spool every block has had its row, whether it still has it or not.
+    db.table("segments").create({"output": str, "segment": int, "end": int}, pk=("output", "segment"))
+
+
 # Migration i makes version i + 1. A released migration is never changed; add one.
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _second, _third)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _second, _third, _fourth)
 VERSION = len(MIGRATIONS)
 
 

@@ -86,3 +86,9 @@ CREATE TABLE "reclaims" (
    "parts" BLOB,
    "reason" TEXT
 );
+CREATE TABLE "segments" (
+   "output" TEXT,
+   "segment" INTEGER,
+   "end" INTEGER,
+   PRIMARY KEY ("output", "segment")
+);

@@ -1,9 +1,10 @@
-"""The tables `inflight`, `spooled` and `reclaims`: blocks that were cut and not yet delivered, and where they are.
+"""The tables `inflight`, `spooled`, `segments`, `reclaims`: blocks that were cut and not delivered, and where they are.
 
 A row of `inflight` is a block about to be sent; after a crash it is cut again from its files. A row of `spooled` is a
 block whose position has moved because the spool holds it: it names the bytes even if the spool is gone. It is among
-the `reclaims` then, until the reader has taken it back from its files. Statements only, run by Checkpoint inside its
-transactions.
+the `reclaims` then, until the reader has taken it back from its files. A row of `segments` says up to where in a
+segment all have had such a row: one that has none any more was delivered or given up. Statements only, run by
+Checkpoint inside its transactions.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from hostagent.model import Block, Loss
+from hostagent.model import Block, Loss, Range
 from hostagent.state.database import positions
 from hostagent.state.database.ledger import LossReason
 from hostagent.state.rows import InflightBlock, InflightPart, parts_of
@@ -23,7 +24,13 @@ from hostagent.state.spool.spooled import Place, SpoolHeader, losses_in, merge
 
 _AT_A_TIME = 1000
 _NOWHERE = Place(2**62, 0)
+_REACH = "INSERT OR REPLACE INTO segments (output, segment, end) VALUES (?, ?, ?)"
 _HOLD = "INSERT OR REPLACE INTO spooled (output, segment, offset, parts, id, observed_ns) VALUES (?, ?, ?, ?, ?, ?)"
+_FORGET = "DELETE FROM spooled WHERE output = ? AND segment = ? AND offset = ?"
+_FORGET_SEGMENTS = (
+    "DELETE FROM segments WHERE output = ?1 AND segment < ?2"
+    " AND segment < (SELECT max(segment) FROM segments WHERE output = ?1)"
+)
 _BEGIN = "INSERT OR IGNORE INTO inflight (id, output, observed_ns, parts) VALUES (?, ?, ?, ?)"
 _RECLAIM = "INSERT INTO reclaims (id, output, observed_ns, parts, reason) VALUES (?, ?, ?, ?, ?)"
 # What was in the spool and is not meant to be given up.
@@ -42,11 +49,15 @@ class Reclaim(NamedTuple):
 
 
 class SpoolChange(NamedTuple):
-    """What has become of one output's spool since the last commit: blocks that it took, and where its head is now."""
+    """What has become of one output's spool since the last commit: blocks that it took, and where its head is now.
+
+    Every block before `end` in its segment is among those that were added, now or earlier.
+    """
 
     output: str
     added: Sequence[tuple[Place, Block]]
     head: Place
+    end: Place = Place(0, 0)
 
 
 def parts_in(packed: bytes) -> tuple[InflightPart, ...]:
@@ -116,7 +127,19 @@ def change(connection: sqlite3.Connection, spool: SpoolChange) -> None:
         for place, block in spool.added
     ]
     connection.executemany(_HOLD, rows)
-    _forget_before(connection, spool.output, spool.head)
+    if rows:
+        connection.execute(_REACH, (spool.output, *spool.end))
+    connection.execute(
+        "DELETE FROM spooled WHERE output = ? AND (segment, offset) < (?, ?)", (spool.output, *spool.head)
+    )
+    # The highest number stays: a spool that begins anew goes on from it.
+    connection.execute(_FORGET_SEGMENTS, (spool.output, spool.head.segment))
+
+
+def listed_up_to(connection: sqlite3.Connection, output: str) -> dict[int, int]:
+    """By segment of an output's spool the place before which every block has had a row."""
+    rows = connection.execute("SELECT segment, end FROM segments WHERE output = ?", (output,)).fetchall()
+    return dict(rows)
 
 
 def lose(
@@ -132,27 +155,31 @@ def lose(
         (output, *where[0], *where[1]),
     ).fetchall()
     places = [Place(row[0], row[1]) for row in rows]
-    connection.executemany(
-        "DELETE FROM spooled WHERE output = ? AND segment = ? AND offset = ?", [(output, *place) for place in places]
-    )
+    connection.executemany(_FORGET, [(output, *place) for place in places])
     lost: list[Loss] = []
     for *_, packed, id_, observed_ns in rows:
-        if id_ and reason in _RECLAIMED and parts_in(packed):
+        parts = parts_in(packed)
+        if id_ and reason in _RECLAIMED and any(part.ranges for part in parts):
             connection.execute(_RECLAIM, (id_, output, observed_ns, packed, reason))
         else:
-            lost += losses_in(parts_in(packed), output, reason, at_ns)
+            lost += losses_in(parts, output, reason, at_ns)
     return merge(lost), places
 
 
 def reconcile(
-    connection: sqlite3.Connection, output: str, held: Iterable[tuple[Place, SpoolHeader]], done: Place, at_ns: int
+    connection: sqlite3.Connection,
+    output: str,
+    held: Iterable[tuple[Place, SpoolHeader]],
+    drained: tuple[Place, Place],
+    at_ns: int,
 ) -> tuple[list[Loss], list[Place]]:
     """At start: make the rows those of the blocks that a spool holds; what it should hold and does not, as `lose`.
 
-    A block without a row was spooled and not committed: now it is, and need not be read again.
+    A block that never had a row was spooled and not committed: now it is, and need not be read again.
     """
-    _forget_before(connection, output, done)
+    connection.executemany(_FORGET, [(output, *place) for place in _places(connection, output, *drained)])
     in_flight = {block.id: block.parts for block in load(connection, output)}
+    listed = listed_up_to(connection, output)
     gone: list[Place] = []
     looked_at = Place(0, 0)
     blocks = iter(held)
@@ -163,7 +190,7 @@ def reconcile(
         for place, header in some:
             if place in rows:
                 rows.remove(place)
-            else:
+            elif place.offset >= listed.get(place.segment, 0):
                 _adopt(connection, place, header, in_flight)
         gone += sorted(rows)
         looked_at = up_to
@@ -181,16 +208,30 @@ def _adopt(
     """Commit a spooled block at last. Blocks in flight that lie before it in a file were done before it.
 
     One that is not in flight moves a position only if it goes on from there, since blocks before it may have been
-    forgotten together with their rows.
+    forgotten together with their rows. Only what moves a position is the spool's to keep: what the position had passed
+    was delivered once, or its row would be there, and what lies behind it is read from the file. If the spool loses
+    those, nothing is lost.
     """
+    files = {range_.file for part in header.parts for range_ in part.ranges}
+    before = positions.of_files(connection, header.output, files)
     begins = {range_.file: range_.start for part in reversed(header.parts) for range_ in reversed(part.ranges)}
     ids = [id_ for id_, parts in in_flight.items() if id_ == header.id or _before(parts, begins)]
     acked = [(header.output, [range_ for part in in_flight.pop(id_) for range_ in part.ranges]) for id_ in ids]
     positions.advance(connection, positions.reached_in(acked))
     end(connection, ids)
     positions.adopt(connection, header.output, header.parts)
+    after = positions.of_files(connection, header.output, files)
+    kept = tuple(
+        part._replace(ranges=tuple(one for one in part.ranges if _moved_over(one, before, after)))
+        for part in header.parts
+    )
     id_ = header.id if header.indexes is None else None
-    connection.execute(_HOLD, (header.output, *place, _encode_parts(header.parts), id_, header.observed_ns))
+    connection.execute(_HOLD, (header.output, *place, _encode_parts(kept), id_, header.observed_ns))
+
+
+def _moved_over(range_: Range, before: Mapping[int, int], after: Mapping[int, int]) -> bool:
+    """Whether a position came past a range just now. Of a file that nobody knows there may be nothing but the spool."""
+    return range_.file not in before or before[range_.file] < range_.end <= after[range_.file]
 
 
 def spooled(connection: sqlite3.Connection) -> list[tuple[str, Place, tuple[InflightPart, ...]]]:
@@ -211,10 +252,6 @@ def _places(connection: sqlite3.Connection, output: str, start: Place, stop: Pla
         (output, *start, *stop),
     ).fetchall()
     return {Place(*row) for row in rows}
-
-
-def _forget_before(connection: sqlite3.Connection, output: str, head: Place) -> None:
-    connection.execute("DELETE FROM spooled WHERE output = ? AND (segment, offset) < (?, ?)", (output, *head))
 
 
 def _before(parts: Sequence[InflightPart], begins: Mapping[int, int]) -> bool:

@@ -29,7 +29,7 @@ class SegmentLog:
     def __init__(self, directory: Path, segment_bytes: int, quarantine: Quarantine) -> None:
         """Lock the directory and heal what is in it; StateError when the disk won't let us.
 
-        Everything before `done` was drained by an earlier run, whatever has become of the files since.
+        Everything before `done` was drained or given up by an earlier run, whatever has become of the files since.
         """
         self.directory = directory
         self._segment_bytes = segment_bytes
@@ -56,6 +56,9 @@ class SegmentLog:
             self._next = max([*numbers, *found.missing, found.mark.head_segment if found.mark else 0]) + 1
             self.head = self._first_head(found.mark)
             self.done = (found.mark.head_segment, found.mark.head_offset) if found.mark is not None else (0, 0)
+            self.given_up = found.mark.given_up if found.mark is not None else 0
+            self._next = max(self._next, self.given_up + 1)
+            self._first_new = self._next
             self.synced = (self.segments[-1].number, self.segments[-1].size) if self.segments else self.head
         except OSError as error:
             self._lock.close()
@@ -155,6 +158,21 @@ class SegmentLog:
             for segment in [one for one in self.segments if one.number < place[0]]:
                 self.remove(segment)
 
+    def is_fresh(self, segment: Segment) -> bool:
+        """Whether a segment was begun in this run."""
+        return segment.number >= self._first_new
+
+    def note_given_up(self, number: int) -> None:
+        """Something of the segment with that number, be it there or gone, will not be drained."""
+        if number > self.given_up:
+            self.given_up = number
+            self.number_behind(number)
+            self._write_mark()
+
+    def number_behind(self, number: int) -> None:
+        """Let the next segment have a higher number."""
+        self._next = max(number + 1, self._next)
+
     def drop_drained(self) -> None:
         """When the head is at the very end and all is durable: give the disk space back, unless it is little."""
         if self._active is not None and self._active[0].size >= self._segment_bytes // 4:
@@ -168,6 +186,8 @@ class SegmentLog:
         if self._reading is not None and self._reading[0] is segment:
             self._stop_reading()
         try:
+            # After a power cut the database may still have its blocks: then the mark tells that they are done.
+            self._cursor.sync()
             # First off the list, then off the disk: what is listed and not there was taken by somebody else.
             self._write_manifest(without=segment)
             if segment.damage:
@@ -229,7 +249,7 @@ class SegmentLog:
     def _write_mark(self) -> None:
         """Not worth an error: with an older mark some blocks come again after a crash, under the same ids."""
         with contextlib.suppress(OSError):
-            self._cursor.write(Mark(*self.head, *self.synced))
+            self._cursor.write(Mark(*self.head, *self.synced, self.given_up))
 
     def _stop_reading(self) -> None:
         if self._reading is not None:

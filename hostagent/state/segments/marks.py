@@ -1,8 +1,8 @@
 """Two small files beside the segments: how far they were drained and fsynced, and which of them should be there.
 
 Both are overwritten in place, so that they never need space on a full disk, and carry checksums: a mark that was torn
-or damaged is as good as none, and then more is delivered again, never less. The cursor is not fsynced: after a power
-cut it may step back, and blocks come again under the same id.
+or damaged is as good as none, and then more is delivered again, never less. The cursor is fsynced only before a segment
+is removed: after a power cut it may step back, and blocks come again under the same id.
 """
 
 from __future__ import annotations
@@ -16,19 +16,23 @@ from typing import NamedTuple
 CURSOR_NAME = "cursor"
 MANIFEST_NAME = "segments"
 
-_SLOT = struct.Struct("<4sIQQQQQ")
+_SLOT = struct.Struct("<4sIQQQQQQ")
 _SLOT_BYTES = 64
 _MAGIC = b"HAC1"
 _MANIFEST_MAX_BYTES = 1024 * 1024
 
 
 class Mark(NamedTuple):
-    """Everything before the head is done; everything before the synced place was fsynced."""
+    """Everything before the head is done; everything before the synced place was fsynced.
+
+    Up to the segment `given_up` something of it may have been lost; behind it, done means delivered.
+    """
 
     head_segment: int
     head_offset: int
     synced_segment: int
     synced_offset: int
+    given_up: int = 0
 
 
 class Cursor:
@@ -58,6 +62,10 @@ class Cursor:
         slot += struct.pack("<I", zlib.crc32(slot))
         os.pwrite(self._fd, slot, turn % 2 * _SLOT_BYTES)
         self._turn = turn
+
+    def sync(self) -> None:
+        """Make the mark that was written last durable."""
+        os.fdatasync(self._fd)
 
     def close(self) -> None:
         """Give the descriptor back."""

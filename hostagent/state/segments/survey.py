@@ -41,10 +41,13 @@ class Segment:
 
 
 class Survey(NamedTuple):
-    """What a look at the directory found: segments in order, names listed but missing, names that are not ours."""
+    """What a look at the directory found: segments in order, those listed but missing, names that are not ours.
+
+    Of those that are missing it says how long they were, 0 where that isn't known.
+    """
 
     segments: list[Segment]
-    missing: list[int]
+    missing: dict[int, int]
     foreign: list[str]
     mark: Mark | None
 
@@ -76,7 +79,9 @@ def survey(directory: Path) -> Survey:
         # A file that became shorter than it was: the rest is found damaged when it is read.
         segment.size = max(segment.size, listed.pop(segment.number, 0), synced)
     # Below the head everything was drained: only its removal from the list may not have happened yet.
-    missing = [number for number in listed if mark is None or number >= mark.head_segment]
+    missing = {number: size for number, size in listed.items() if mark is None or number >= mark.head_segment}
+    if mark is not None and mark.synced_segment in missing:
+        missing[mark.synced_segment] = max(missing[mark.synced_segment], mark.synced_offset)
     return Survey(segments, missing, foreign, mark)
 
 

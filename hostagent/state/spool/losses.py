@@ -8,7 +8,7 @@ younger than the spool, a frame's header has to say it, or nobody can.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from hostagent.model import Loss
 from hostagent.state.database.ledger import LossReason
 from hostagent.state.segments.frames import Damage, Frame
 from hostagent.state.segments.survey import Segment
-from hostagent.state.spool.spooled import SPOOL_DIRECTORY, Place, SpoolHeader, decode_header, losses_of, merge
+from hostagent.state.spool.spooled import SPOOL_DIRECTORY, Place, SpoolHeader, decode_header
 
 _NOTICES_KEPT = 20
 
@@ -26,14 +26,22 @@ _NOTICES_KEPT = 20
 class SpoolRecord(Protocol):
     """The checkpoint as the spool sees it: it knows what the spool should hold, has it read again, keeps the ledger."""
 
-    def reconcile_spool(self, output: str, held: Iterable[tuple[Place, SpoolHeader]], done: Place) -> Sequence[Place]:
+    def reconcile_spool(
+        self, output: str, held: Iterable[tuple[Place, SpoolHeader]], drained: tuple[Place, Place]
+    ) -> Sequence[Place]:
         """At start: have what should be there and is not read again; the places of those blocks."""
 
     def lose_spooled(self, output: str, where: tuple[Place, Place], reason: LossReason) -> Sequence[Place]:
         """Ledger what is dropped between two places, have what is damaged read again; the places that are known."""
 
+    def listed_up_to(self, output: str) -> Mapping[int, int]:
+        """By segment: before which offset it has known every block."""
+
+    def lose_unlisted(self, output: str, headers: Sequence[SpoolHeader], reason: LossReason, *, fresh: bool) -> None:
+        """Ledger what nobody else knows of, by what the frames' headers say."""
+
     def add_losses(self, losses: Sequence[Loss]) -> None:
-        """Ledger what nobody else knows of."""
+        """Ledger what not even a header tells of."""
 
 
 class SpoolLosses:
@@ -45,17 +53,25 @@ class SpoolLosses:
         self._clock = clock
         self._record = record
         self._missed: list[Place] = []
+        self.highest = 0
+        """The last segment of which the record has ever heard."""
         self.notices: list[Notice] = []
 
     def reconcile(
         self,
         held: Iterable[tuple[Place, SpoolHeader]],
-        done: Place,
-        missing: Iterable[int],
-        unreadable: Iterable[Segment],
-    ) -> None:
-        """At start: ledger what should be there and is not, segments that are gone or unreadable included."""
-        self._missed = sorted(self._record.reconcile_spool(self._output, held, done))
+        drained: tuple[Place, Place],
+        missing: Mapping[int, int],
+        unreadable: Sequence[Segment],
+    ) -> int:
+        """At start: ledger what should be there and is not, segments that are gone or unreadable included.
+
+        Between the two places all was `drained`. `missing` are numbers of segments and how long they were, 0 where that
+        isn't known. Returns the number of the last segment that lacks something.
+        """
+        listed = self._record.listed_up_to(self._output)
+        self.highest = max(listed, default=0)
+        self._missed = sorted(self._record.reconcile_spool(self._output, held, drained))
         if self._missed:
             self.tell(
                 f"{len(self._missed)} spooled blocks are damaged or gone: they are read from their log files again",
@@ -64,34 +80,44 @@ class SpoolLosses:
         named = {place.segment for place in self._missed}
         lost = [
             self._unknown_loss(f"segment {number:012d}", 0, LossReason.SPOOL_MISSING)
-            for number in missing
-            if number not in named
+            for number, size in missing.items()
+            if number not in named and not _all_listed(listed, number, size)
         ]
         lost += [
             self._unknown_loss(one.path.name, 0, LossReason.SPOOL_DAMAGED)
             for one in unreadable
-            if one.number not in named
+            if one.number not in named and not _all_listed(listed, one.number, one.size)
         ]
         if lost:
             self._record.add_losses(lost)
+        return max([0, *named, *missing, *(one.number for one in unreadable)])
 
-    def give_up(self, segment: Segment, going: Sequence[Frame | Damage], reason: LossReason) -> None:
-        """Ledger frames and damage of a segment that lie next to each other; bytes of damage are always damaged."""
+    def give_up(
+        self, segment: Segment, going: Sequence[Frame | Damage], reason: LossReason, *, fresh: bool = False
+    ) -> None:
+        """Ledger frames and damage of a segment that lie next to each other; bytes of damage are always damaged.
+
+        Blocks of a segment that is `fresh`, begun in this run, may not have been committed yet.
+        """
         start, stop = Place(segment.number, _extent(going[0])[0]), Place(segment.number, _extent(going[-1])[1])
         known = sorted({*self._record.lose_spooled(self._output, (start, stop), reason), *self._missed})
-        now_ns = self._clock.wall_ns()
-        lost = []
+        listed = self._record.listed_up_to(self._output)
+        unlisted, lost = [], []
         for one in going:
             begin, end = (Place(segment.number, offset) for offset in _extent(one))
             at = bisect_left(known, begin)
             if at < len(known) and known[at] < end:
                 continue
+            if _all_listed(listed, segment.number, end.offset):
+                continue
             if one.header is not None:
-                lost += losses_of(decode_header(one.header), reason, now_ns)
+                unlisted.append(decode_header(one.header))
             else:
                 lost.append(self._unknown_loss(segment.path.name, begin.offset, LossReason.SPOOL_DAMAGED))
+        if unlisted:
+            self._record.lose_unlisted(self._output, unlisted, reason, fresh=fresh)
         if lost:
-            self._record.add_losses(merge(lost))
+            self._record.add_losses(lost)
 
     def tell(self, message: str, hint: str) -> None:
         """Something an operator should know."""
@@ -100,6 +126,14 @@ class SpoolLosses:
     def _unknown_loss(self, name: str, start: int, reason: LossReason) -> Loss:
         path = f"{SPOOL_DIRECTORY}/{self._directory.name}/{name}"
         return Loss("", path, 0, start, None, reason, self._clock.wall_ns(), self._output)
+
+
+def _all_listed(listed: Mapping[int, int], number: int, end: int) -> bool:
+    """Whether the record has known every block of a segment up to there: one that is no news to it is no loss.
+
+    What lies before a later segment was all known to it when that one was.
+    """
+    return number in listed and (0 < end <= listed[number] or number < max(listed))
 
 
 def _extent(found: Frame | Damage) -> tuple[int, int]:

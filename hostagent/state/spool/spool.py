@@ -49,28 +49,14 @@ class Spool:
     """Blocks of one output, oldest first. Whatever touches the disk may raise StateError: call it again later."""
 
     @classmethod
-    def open(
-        cls,
-        data_dir: Path,
-        output: str,
-        config: SpoolConfig,
-        clock: Clock,
-        record: SpoolRecord,
-    ) -> Spool:
+    def open(cls, data_dir: Path, output: str, config: SpoolConfig, clock: Clock, record: SpoolRecord) -> Spool:
         """The spool of an output, with what an earlier run left in it.
 
         `record` is told before bytes are given up; when it raises, nothing is given up.
         """
         return cls(data_dir, output, config, clock, record)
 
-    def __init__(
-        self,
-        data_dir: Path,
-        output: str,
-        config: SpoolConfig,
-        clock: Clock,
-        record: SpoolRecord,
-    ) -> None:
+    def __init__(self, data_dir: Path, output: str, config: SpoolConfig, clock: Clock, record: SpoolRecord) -> None:
         """Use `open`."""
         self.directory = data_dir / SPOOL_DIRECTORY / directory_name(output)
         self._data_dir = data_dir
@@ -82,6 +68,7 @@ class Spool:
         self._lock = threading.Lock()
         self._log: SegmentLog | None = None
         self._full = ""
+        self._given_up = 0
         self._head: tuple[SpooledBlock, tuple[int, int]] | None = None
         self._failed_reads = 0
         self._tally = Tally()
@@ -96,7 +83,7 @@ class Spool:
                 self._log.close()
                 raise
         else:
-            self._losses.reconcile((), Place(0, 0), (), ())
+            self._given_up = self._losses.reconcile((), (Place(0, 0), Place(0, 0)), {}, ())
 
     def append(self, block: Block, delivery: Delivery) -> Place | None:
         """Write a block behind all others; None when there is no room (when_full: block). Safe only after sync()."""
@@ -107,6 +94,7 @@ class Spool:
                 return None
             if self._log is None:
                 self._log = self._open_log()
+                self._go_on_from(self._log, self._given_up)
             place = self._log.append(BLOCK_FRAME, header, delivery.body)
             self._tally.appended(delivery.records, block.raw_bytes)
         return Place(*place)
@@ -157,6 +145,12 @@ class Spool:
         """Where the head is: all before it is done. None while there is no spool on the disk."""
         log = self._log
         return Place(*log.head) if log is not None else None
+
+    @property
+    def end(self) -> Place:
+        """Behind the last durable block."""
+        log = self._log
+        return Place(*log.synced) if log is not None else Place(0, 0)
 
     def holds(self, place: Place) -> bool:
         """Whether the block that was appended there has neither been delivered nor dropped."""
@@ -215,7 +209,8 @@ class Spool:
 
     def _take_stock(self, log: SegmentLog) -> None:
         """Count what waits; write into the ledger what is gone before the list of segments forgets it."""
-        self._losses.reconcile(self._counted(log), Place(*log.done), log.missing, log.unreadable)
+        drained = (Place(log.given_up + 1, 0), Place(*log.done))
+        self._go_on_from(log, self._losses.reconcile(self._counted(log), drained, log.missing, log.unreadable))
         for number in log.missing:
             told = f"segment {number:012d} is missing: what it held is read from the log files again"
             self._losses.tell(told, "find out who removed it; what is not there any more is in the ledger")
@@ -227,6 +222,11 @@ class Spool:
         if log.torn_bytes:
             torn = f"{log.torn_bytes} bytes at the end were being written when the agent died; they come again"
             self._losses.tell(torn, "")
+
+    def _go_on_from(self, log: SegmentLog, given_up: int) -> None:
+        """What is said of the segments that have been here is not to be said of new ones."""
+        log.note_given_up(given_up)
+        log.number_behind(self._losses.highest)
 
     def _counted(self, log: SegmentLog) -> Iterator[tuple[Place, SpoolHeader]]:
         """Look at each block once: of small ones there may be a million."""
@@ -256,7 +256,8 @@ class Spool:
 
     def _give_up(self, log: SegmentLog, segment: Segment, damage: Damage) -> None:
         """Go past damage: into the ledger first, then on. The segment goes to quarantine when it is drained."""
-        self._losses.give_up(segment, [damage], LossReason.SPOOL_DAMAGED)
+        self._losses.give_up(segment, [damage], LossReason.SPOOL_DAMAGED, fresh=log.is_fresh(segment))
+        log.note_given_up(segment.number)
         if damage.header is not None:
             self._tally.dropped(damage.header)
         segment.damage = segment.damage or damage.why
@@ -316,7 +317,8 @@ class Spool:
         start = log.head[1] if segment.number == log.head[0] else 0
         found = list(scan_segment(segment, start, segment.size))
         if found:
-            self._losses.give_up(segment, found, LossReason.SPOOL_DROPPED)
+            self._losses.give_up(segment, found, LossReason.SPOOL_DROPPED, fresh=log.is_fresh(segment))
+        log.note_given_up(segment.number)
         log.remove(segment)
         for one in found:
             if _is_block(one):

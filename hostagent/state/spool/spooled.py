@@ -122,13 +122,8 @@ def weigh(header: bytes) -> Weight:
     return _decode_weight(header)
 
 
-def losses_of(header: SpoolHeader, reason: LossReason, at_ns: int) -> list[Loss]:
-    """The ledger lines for a block that will not be delivered; the checkpoint knows the paths."""
-    return losses_in(header.parts, header.output, reason, at_ns)
-
-
 def losses_in(parts: Sequence[InflightPart], output: str, reason: LossReason, at_ns: int) -> list[Loss]:
-    """The same from the parts of a block."""
+    """The ledger lines for a block that will not be delivered; the checkpoint knows the paths."""
     return [
         Loss(part.source, "", range_.file, range_.start, range_.end, reason, at_ns, output)
         for part in parts

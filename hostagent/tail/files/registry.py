@@ -305,6 +305,7 @@ class Registry:
         if not tailed.ended and not tailed.closed:
             tailed.ended_at_s = self._clock.monotonic_s()
             self.ended[tailed] = None
+            self.checkpoint.note_file_lost()
 
     def last_ended_at(self, path: str, origin: Origin) -> TailedFile | None:
         """The file that lost its place last among those that were recorded under a path."""
@@ -314,6 +315,7 @@ class Registry:
     def retire(self, tailed: TailedFile) -> None:
         """Every byte of the file is delivered and nothing will follow: its row is marked gone. Raises StateError."""
         self.rows.close(tailed)
+        self.checkpoint.note_file_lost()
         tailed.closed = True
         self.files.release(tailed)
         self.ended.pop(tailed, None)
