@@ -27,7 +27,7 @@ from hostagent.tail.recut import Reclaiming
 from hostagent.tail.resume import close_vanished, drop_target, open_target, swap_target
 from hostagent.tail.tailer import TailedFile
 from hostagent.tail.turns import Turns
-from hostagent.tail.watching.watcher import Event, Kind, Watcher
+from hostagent.tail.watching.watcher import Event, Watcher
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +35,10 @@ Answer = TypeVar("Answer")
 
 PACE_S = 0.1
 """Pause after files that are being written right now were read to their end: writes pile up into one read, whose price
-hardly depends on its size below a chunk."""
+hardly depends on its size below a chunk. Names end it: a file that is there for a moment must be opened in it."""
 
 GLANCE_S = 0.05
-"""How long names go unseen in such a pause: a file that is there for a moment must be opened in it."""
-
-WRITES = (Kind.MODIFIED, Kind.CLOSED)
-
-RESTLESS_GLANCE_S = 0.025
-RESTLESS_S = 5.0
-"""The same for so long after a name came, went or moved. A log that is rotated at a MiB and written at full speed is
-renamed more than ten times a second, and deleted soon after that."""
+"""How often a run that ends by itself looks around when there is nothing to read."""
 
 IDLE_S = 1.0
 """The longest the reader sleeps: its heartbeat is what the watchdog and /healthz look at."""
@@ -93,7 +86,6 @@ class Reader:
             room=reclaiming.room,
         )
         self._ending = self._turns.ending
-        self._restless_until_s = 0.0
         self.heartbeat_s = clock.monotonic_s()
 
     def post(self, action: Callable[[], None]) -> None:
@@ -226,7 +218,7 @@ class Reader:
         """One turn of the loop: wait, look, read a round, do what is due."""
         self._take(self._watcher.read(self._timeout_s()))
         self._reclaiming.take(self._lanes, self._turns.look)
-        busy = self._turns.round()
+        busy = self._turns.round(self._watcher.has_names)
         self._due()
         if busy and not self._turns.any_ready:
             self._pause()
@@ -234,21 +226,17 @@ class Reader:
     def _take(self, events: Sequence[Event]) -> None:
         """Let events say which files are ready."""
         self._look()
-        if any(event.kind not in WRITES for event in events):
-            self._restless_until_s = self.heartbeat_s + RESTLESS_S
         for tailed in self.sightings.apply(events):
             self._turns.make_ready(tailed)
 
     def _pause(self) -> None:
-        """Let writes pile up, with an eye on names."""
-        now_s = self._clock.monotonic_s()
-        until_s = now_s + PACE_S
-        while now_s < until_s:
-            glance_s = RESTLESS_GLANCE_S if now_s < self._restless_until_s else GLANCE_S
-            if self._clock.wait(self._urgent, glance_s):
-                return
-            self._take(self._watcher.read(0.0))
-            now_s = self.heartbeat_s
+        """Let writes pile up, but take names as they come."""
+        until_s = self._clock.monotonic_s() + PACE_S
+        urgent = False
+        while not urgent and (left_s := until_s - self._clock.monotonic_s()) > 0:
+            events = self._watcher.read_names(left_s)
+            urgent = self._urgent.is_set()
+            self._take(events)
 
     def _look(self) -> None:
         """Show that the thread is alive, and take what other threads have left for it."""

@@ -20,7 +20,10 @@ from hostagent.tail.ports import Lane
 from hostagent.tail.tailer import Cursor, RewrittenError, TailedFile
 
 ROUND_S = 0.05
-"""A round of reading ends after this long even if more is there: new files must be opened soon."""
+"""A round of reading ends after this long even if more is there."""
+
+NAMES_S = 0.002
+"""How long names go unseen while files are read: one that is there for a moment only must be opened in it."""
 
 
 class Turns:
@@ -101,13 +104,22 @@ class Turns:
                 del waiting[tailed]
                 self.make_ready(tailed)
 
-    def round(self) -> bool:
-        """Give every ready file a turn, again and again, for at most ROUND_S; whether any bytes were consumed."""
+    def round(self, names_wait: Callable[[], bool]) -> bool:
+        """Give every ready file a turn, again and again, for at most ROUND_S; whether any bytes were consumed.
+
+        It ends sooner where the watcher has heard of names.
+        """
         self.admit()
-        until_s = self._clock.monotonic_s() + ROUND_S
+        now_s = self._clock.monotonic_s()
+        until_s = now_s + ROUND_S
+        look_s = now_s + NAMES_S
         busy = False
         unsettled: list[TailedFile] = []
-        while self._ready and self._registry.rows.register() and self._clock.monotonic_s() < until_s:
+        while self._ready and self._registry.rows.register() and (now_s := self._clock.monotonic_s()) < until_s:
+            if now_s >= look_s:
+                if names_wait():
+                    break
+                look_s = now_s + NAMES_S
             tailed = self._ready.popleft()
             if not self._registry.is_settled(tailed):
                 unsettled.append(tailed)

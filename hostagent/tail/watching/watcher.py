@@ -1,58 +1,28 @@
 """Tells the reader which directories something happened in: the first step after a target is known.
 
-One inotify instance watches directories, never single files. Where the kernel gives no watch (its limit is reached)
-or no events (network file systems), the directory is polled instead, and `notices` says so. The watcher opens no log
-and decides nothing; it reports names.
+Directories are watched, never single files. Where the kernel gives no watch (its limit is reached) or no events
+(network file systems), the directory is polled instead, and `notices` says so. The watcher opens no log and decides
+nothing; it reports names.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import struct
 import threading
-from collections.abc import Iterator
-from errno import EACCES, EMFILE, ENFILE, ENOMEM, ENOSPC
-
-from inotify_simple import INotify, flags
+from errno import EMFILE, ENFILE, ENOMEM, ENOSPC
 
 from hostagent.clock import Clock
 from hostagent.hookspecs import Notice
 from hostagent.tail.files.identity import filesystem_of
 from hostagent.tail.finding.beneath import NotPermittedError, NotThereError, OpenError, beneath, open_directory
 from hostagent.tail.watching.events import Event, Kind
+from hostagent.tail.watching.kernel import NAMES, WRITES, KernelWatches
 from hostagent.tail.watching.poll import Poller
 
 __all__ = ["Event", "Kind", "Watcher"]
 
 RETRY_WATCHES_S = 60.0
-
-_MASK = (
-    flags.CREATE
-    | flags.MODIFY
-    | flags.CLOSE_WRITE
-    | flags.MOVED_FROM
-    | flags.MOVED_TO
-    | flags.DELETE
-    | flags.DELETE_SELF
-    | flags.MOVE_SELF
-    | flags.ONLYDIR
-)
-_GONE = int(flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT | flags.IGNORED)
-_REPEATABLE = {int(flags.MODIFY), int(flags.CLOSE_WRITE)}
-_IS_DIR = int(flags.ISDIR)
-_OVERFLOW = int(flags.Q_OVERFLOW)
-_MOVED_SELF = int(flags.MOVE_SELF)
-_KINDS = {
-    int(flags.CREATE): Kind.CREATED,
-    int(flags.MODIFY): Kind.MODIFIED,
-    int(flags.CLOSE_WRITE): Kind.CLOSED,
-    int(flags.MOVED_FROM): Kind.MOVED_FROM,
-    int(flags.MOVED_TO): Kind.MOVED_TO,
-    int(flags.DELETE): Kind.DELETED,
-}
-_HEADER = struct.Struct("=iIII")
-_READ_BYTES = 64 * 1024
 
 # statfs(2) magic of file systems whose files change without this kernel's doing, hence without its events.
 _EVENTLESS = {
@@ -73,7 +43,11 @@ _EVENTLESS = {
 
 
 class Watcher:
-    """Watches directories. One thread uses it; `wake`, `notices` and `polled` may be called from any."""
+    """Watches directories. One thread uses it; `wake`, `notices` and `polled` may be called from any.
+
+    Names and writes have an inotify instance each: whoever lets writes pile up still hears of names at once, and a
+    flood of writes can't push names out of their queue. It costs a second watch per directory.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -81,24 +55,25 @@ class Watcher:
         self._reasons: dict[str, str] = {}  # polled directory → why
         self._refused: dict[str, Notice] = {}
         self._roots: dict[str, str] = {}
-        self._descriptors: dict[str, int] = {}
-        self._directories: dict[int, list[str]] = {}
         self._seen_last: list[Event] = []
         self._retry_s = 0.0
         self._wake_lock = threading.Lock()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poll = select.poll()
-        self._poll.register(self._wake_fd, select.POLLIN)
-        self._inotify: INotify | None = None
+        self._anything, self._any_name = select.poll(), select.poll()
+        for poll in (self._anything, self._any_name):
+            poll.register(self._wake_fd, select.POLLIN)
+        self._kernel: tuple[KernelWatches, ...] = ()
         self._limit = ""
         try:
-            self._inotify = INotify(nonblocking=True)
+            self._kernel = names, writes = KernelWatches(NAMES), KernelWatches(WRITES)
         except OSError as error:
             if error.errno not in (EMFILE, ENFILE, ENOMEM):
                 raise
             self._limit = "fs.inotify.max_user_instances"
         else:
-            self._poll.register(self._inotify.fileno(), select.POLLIN)
+            self._any_name.register(names, select.POLLIN)
+            self._anything.register(names, select.POLLIN)
+            self._anything.register(writes, select.POLLIN)
 
     def watch(self, directory: str, root: str = "/") -> bool:
         """Report events of a directory from now on; False if it isn't there or can't be read.
@@ -157,21 +132,10 @@ class Watcher:
         return True
 
     def _add(self, fd: int, directory: str) -> None:
-        """Take a kernel watch on exactly the directory that is open, whatever its path leads to meanwhile."""
-        if self._inotify is None:
+        if not self._kernel:
             raise OSError(EMFILE, os.strerror(EMFILE))
-        try:
-            descriptor = self._inotify.add_watch(f"/proc/self/fd/{fd}", _MASK)
-        except OSError as error:
-            if error.errno == EACCES:
-                raise NotPermittedError(
-                    directory, "can't be listed", "give the agent's user read permission or CAP_DAC_READ_SEARCH"
-                ) from error
-            raise
-        if self._descriptors.get(directory) != descriptor:
-            self._detach(directory)
-            self._descriptors[directory] = descriptor
-            self._directories.setdefault(descriptor, []).append(directory)
+        for watches in self._kernel:
+            watches.add(fd, directory)
 
     def unwatch(self, directory: str) -> None:
         """Report no more events of a directory."""
@@ -185,21 +149,8 @@ class Watcher:
         self._roots.pop(directory, None)
 
     def _detach(self, directory: str) -> None:
-        descriptor = self._descriptors.pop(directory, None)
-        if descriptor is None:
-            return
-        sharing = self._directories[descriptor]
-        sharing.remove(directory)
-        if not sharing:
-            del self._directories[descriptor]
-            self._remove(descriptor)
-
-    def _remove(self, descriptor: int) -> None:
-        assert self._inotify is not None
-        try:
-            self._inotify.rm_watch(descriptor)
-        except OSError:  # the kernel has dropped it already, its directory being gone
-            pass
+        for watches in self._kernel:
+            watches.detach(directory)
 
     def read(self, timeout_s: float | None) -> list[Event]:
         """Events since the last call; waits for the first one, for `wake`, or for the time to pass."""
@@ -208,13 +159,7 @@ class Watcher:
             timeout_s = 0.0
         if due_s is not None and (timeout_s is None or due_s < timeout_s):
             timeout_s = due_s
-        ready = self._poll.poll(None if timeout_s is None else max(0.0, timeout_s * 1000))
-        events: list[Event] = []
-        for fd, _ in ready:
-            if fd == self._wake_fd:
-                os.eventfd_read(fd)
-            else:
-                events += self._kernel_events(fd)
+        events = self._wait(self._anything, timeout_s)
         if due_s is not None and self._poller.due_s() == 0.0:
             found = self._poller.round()
             for event in found:
@@ -227,51 +172,27 @@ class Watcher:
             self._seen_last = []
         return events
 
-    def _kernel_events(self, fd: int) -> Iterator[Event]:
-        """Take the queued events, each repetition within one go once.
+    def read_names(self, timeout_s: float) -> list[Event]:
+        """The same for what happened to names only; writes, and directories that are polled, stay for `read`."""
+        return self._wait(self._any_name, timeout_s)
 
-        The raw records are compared before they are taken apart: under a flood most of them say the same, and making
-        names of them first (as inotify_simple's own reading does) costs several times as much.
-        """
-        data = os.read(fd, _READ_BYTES)
-        repeated: set[bytes] = set()
-        at = 0
-        while at < len(data):
-            descriptor, mask, cookie, name_bytes = _HEADER.unpack_from(data, at)
-            end = at + _HEADER.size + name_bytes
-            record = data[at:end]
-            at = end
-            if mask in _REPEATABLE:
-                if record in repeated:
-                    continue
-                repeated.add(record)
-            elif repeated:
-                repeated.clear()
-            if mask & (_GONE | _OVERFLOW):
-                yield from self._lost(descriptor, mask)
-                continue
-            kind = _KINDS.get(mask & ~_IS_DIR)
-            if kind is None:
-                continue
-            name = os.fsdecode(record[_HEADER.size :].rstrip(b"\0"))
-            for directory in self._directories.get(descriptor, ()):
-                yield Event(kind, directory, name, cookie, bool(mask & _IS_DIR))
+    def has_names(self) -> bool:
+        """Whether `read_names` would return at once."""
+        return bool(self._any_name.poll(0))
 
-    def _lost(self, descriptor: int, mask: int) -> Iterator[Event]:
-        if mask & _OVERFLOW:
-            yield Event(Kind.OVERFLOW, "")
-            return
-        directories = self._directories.pop(descriptor, [])
-        if directories and mask & _MOVED_SELF:
-            self._remove(descriptor)
-        for directory in directories:
-            del self._descriptors[directory]
-            self._roots.pop(directory, None)
-            yield Event(Kind.DIRECTORY_GONE, directory)
+    def _wait(self, poll: select.poll, timeout_s: float | None) -> list[Event]:
+        ready = {fd for fd, _ in poll.poll(None if timeout_s is None else max(0.0, timeout_s * 1000))}
+        if self._wake_fd in ready:
+            os.eventfd_read(self._wake_fd)
+        events = [event for watches in self._kernel if watches.fileno() in ready for event in watches.read()]
+        for event in events:
+            if event.kind is Kind.DIRECTORY_GONE:
+                self._forget(event.directory)
+        return events
 
     def _retry_watches(self) -> None:
         """Ask for real watches again now and then: the limit may have been raised, or others may have let go."""
-        if not self._limit or self._inotify is None or self._clock.monotonic_s() < self._retry_s:
+        if not self._limit or not self._kernel or self._clock.monotonic_s() < self._retry_s:
             return
         self._retry_s = self._clock.monotonic_s() + RETRY_WATCHES_S
         for directory in [directory for directory, reason in self._reasons.items() if reason == self._limit]:
@@ -311,5 +232,5 @@ class Watcher:
         with self._wake_lock:
             os.close(self._wake_fd)
             self._wake_fd = -1
-        if self._inotify is not None:
-            self._inotify.close()
+        for watches in self._kernel:
+            watches.close()
