@@ -22,6 +22,7 @@ from hostagent.tail.files.copies import Copies
 from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.places import Place, Places
 from hostagent.tail.finding.sightings import Sightings
+from hostagent.tail.missed import Missed
 from hostagent.tail.ports import Lane
 from hostagent.tail.recut import Reclaiming
 from hostagent.tail.resume import close_vanished, drop_target, open_target, swap_target
@@ -72,6 +73,7 @@ class Reader:
         self._lanes = tuple(lanes)
         self._clock = clock
         self._reclaiming = reclaiming
+        self._missed = Missed(registry.checkpoint, clock)
         self._posted: deque[Callable[[], None]] = deque()
         self._urgent = threading.Event()
         self._acked: deque[Block] = deque()
@@ -228,6 +230,7 @@ class Reader:
         self._look()
         for tailed in self.sightings.apply(events):
             self._turns.make_ready(tailed)
+        self._missed.note(self.sightings.unseen.take())
 
     def _pause(self) -> None:
         """Let writes pile up, but take names as they come."""
@@ -284,6 +287,7 @@ class Reader:
         self._turns.flush_due(now_s)
         self._ending.tend(now_s)
         self._registry.rows.save(now_s)
+        self._missed.save()
         for tailed in self.sightings.tend(now_s):
             self._turns.make_ready(tailed)
 
@@ -295,7 +299,8 @@ class Reader:
         """Files that were deleted are gone for good when we let go of them: take the rest of them before the end."""
         until_s = self._clock.monotonic_s() + FAREWELL_S
         self._reclaiming.let_all_in()
-        self.sightings.apply(self._watcher.read(0.0))
+        self._take(self._watcher.read(0.0))
+        self._missed.save()
         busy = True
         while busy and self._clock.monotonic_s() < until_s:
             self._look()

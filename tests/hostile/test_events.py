@@ -425,3 +425,25 @@ def test_a_copy_that_is_begun_before_its_original_was_read(scene: Scene) -> None
     scene.wait(lambda: not scene.notices(), "the copy to be known")
     append(path, "afterwards")
     scene.expect(*lines, "new", "afterwards")
+
+
+def test_a_copy_that_was_empty_when_it_was_seen_and_whose_original_was_renamed_since(scene: Scene) -> None:
+    scene.source["include"] = [f"{scene.logs}/app.log*"]
+    path, copy = scene.logs / "app.log", scene.logs / "app.log.12"
+    older, lines = numbered("older", range(10)), numbered("old", range(10))
+    append(scene.logs / "app.log.1", *older)
+    append(path, *lines)
+    scene.start()
+    scene.expect(*older, *lines)
+    copy.touch()
+    scene.wait(scene.notices, "the empty file to be watched")
+    scene.agent.signal(signal.SIGSTOP)
+    shutil.copyfile(path, copy)
+    rewrite(path, ["new"])
+    path.rename(scene.logs / "app.log.13")
+    append(path, "newest")
+    scene.agent.signal(signal.SIGCONT)
+    scene.expect(*older, *lines, "new", "newest")
+    scene.wait(lambda: not scene.notices(), "the copy to be known")
+    append(path, "afterwards")
+    scene.expect(*older, *lines, "new", "newest", "afterwards")

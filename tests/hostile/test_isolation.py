@@ -203,7 +203,7 @@ def test_more_events_than_the_kernel_queues(scene: Scene) -> None:
     scene.expect("one")
     scene.agent.signal(signal.SIGSTOP)
     noise = scene.logs / "noise"
-    for number in range(queued // 2 + 10):
+    for number in range(queued):
         noise.rename(scene.logs / "noise.new") if number % 2 else os.close(os.open(noise, os.O_CREAT | os.O_WRONLY))
         (scene.logs / "noise.new").unlink(missing_ok=True)
     append(scene.logs / "known.log", "two")

@@ -169,8 +169,7 @@ def test_lost_events_are_told(watcher: Watcher, tmp_path: Path) -> None:
     for _ in range(most // 2 + 10):
         os.close(os.open(tmp_path / "a", os.O_WRONLY | os.O_CREAT))
         os.unlink(tmp_path / "a")
-    events = collect(watcher)
-    assert events[-1] == Event(Kind.OVERFLOW, "")
+    assert Event(Kind.OVERFLOW, "") in collect(watcher)
     (tmp_path / "after").touch()
     assert (Kind.CREATED, "after") in brief(collect(watcher))
 

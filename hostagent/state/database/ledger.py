@@ -26,6 +26,7 @@ class LossReason(StrEnum):
     COPYTRUNCATE = "copytruncate"  # written between logrotate's copy and its truncate; nobody can know how much
     TRUNCATED = "truncated"  # the file was truncated before it was read to its end
     DELETED = "deleted"  # the file was deleted and no descriptor was left to read it
+    UNSEEN = "unseen"  # the file came and went before it could be opened
     DELETED_OVER_BUDGET = "deleted_over_budget"  # deleted, and no room to hold on to it
     CHANGED = "changed"  # the content before the position was overwritten
     SPOOL_DROPPED = "spool_dropped"  # when_full: drop_oldest

@@ -26,10 +26,13 @@ LOOK_S = 1.0
 
 
 class Suspect(NamedTuple):
-    """A path that may be a copy of `elder`, its size when last looked at, and when it counts as a file of its own."""
+    """A path that may be a copy of one of the `elders`, its size when last looked at, and when it counts as its own.
+
+    While it is empty they are several, and the right one may have another name by the time that shows.
+    """
 
     origin: Origin
-    elder: TailedFile
+    elders: tuple[TailedFile, ...]
     size: int
     until_s: float
 
@@ -45,11 +48,11 @@ class Copies:
 
     def suspect(self, origin: Origin, path: str, opened: Opened) -> bool:
         """Whether a file that just appeared may be a copy in the making; if so, keep an eye on its path."""
-        elder = self._original(self._elders(origin, path), opened)
-        if elder is None:
+        elders = self._originals(self._elders(origin, path), opened)
+        if not elders:
             return False
         now_s = self._clock.monotonic_s()
-        self._suspects[path] = Suspect(origin, elder, opened.status.size, now_s + PATIENCE_S)
+        self._suspects[path] = Suspect(origin, elders, opened.status.size, now_s + PATIENCE_S)
         if self._look_at_s is None:
             self._look_at_s = now_s + LOOK_S
         return True
@@ -75,10 +78,11 @@ class Copies:
         size = opened.status.size
         known = self._registry.by_identity.get(opened.status.id)
         # The name may belong to its original's next generation by now, and this be a copy of that one.
-        elder = self._original((suspect.elder, *self._elders(suspect.origin, path)), opened)
-        if elder is not None and known is None:
-            until_s = now_s + PATIENCE_S if suspect.size < size < elder.head else suspect.until_s
-            self._suspects[path] = Suspect(suspect.origin, elder, max(size, suspect.size), until_s)
+        elders = self._originals((*suspect.elders, *self._elders(suspect.origin, path)), opened)
+        if elders and known is None:
+            growing = suspect.size < size < max(elder.head for elder in elders)
+            until_s = now_s + PATIENCE_S if growing else suspect.until_s
+            self._suspects[path] = Suspect(suspect.origin, elders, max(size, suspect.size), until_s)
             if now_s < until_s:
                 opened.content.close()
                 return None
@@ -105,7 +109,7 @@ class Copies:
     def notices(self) -> list[Notice]:
         """The suspects, for status."""
         return [
-            Notice(path, f"looks like a copy of {suspect.elder.path} and is watched before it is read")
+            Notice(path, f"looks like a copy of {suspect.elders[0].path} and is watched before it is read")
             for path, suspect in self._suspects.items()
         ]
 
@@ -123,8 +127,9 @@ class Copies:
                 if elder is not None and candidate != name and elder.origin is origin and not elder.ended:
                     yield elder
 
-    def _original(self, elders: Iterable[TailedFile], opened: Opened) -> TailedFile | None:
-        return next((elder for elder in elders if not elder.closed and self._same_head(elder, opened)), None)
+    def _originals(self, elders: Iterable[TailedFile], opened: Opened) -> tuple[TailedFile, ...]:
+        distinct = dict.fromkeys(elder for elder in elders if not elder.closed)
+        return tuple(elder for elder in distinct if self._same_head(elder, opened))
 
     def _same_head(self, elder: TailedFile, opened: Opened) -> bool:
         try:

@@ -63,7 +63,7 @@ class FileRows:
         if self.stalled and self._clock.monotonic_s() < self._retry_at_s:
             return False
         try:
-            ids = self._checkpoint.add_files([_first_row(tailed) for tailed in self.new])
+            ids = self._checkpoint.add_files([first_row(tailed) for tailed in self.new])
             for tailed, row in zip(self.new, ids, strict=True):
                 tailed.row = row
                 tailed.noted_length = tailed.fingerprint.length
@@ -133,6 +133,6 @@ class FileRows:
         self._checkpoint.update_files(gone)
 
 
-def _first_row(tailed: TailedFile) -> FileRow:
+def first_row(tailed: TailedFile) -> FileRow:
     """A new file's first row, with the place where each output begins, so that none is taken for a later addition."""
     return msgspec.structs.replace(tailed.to_row(), positions=tailed.positions())

@@ -18,6 +18,7 @@ from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.beneath import join
 from hostagent.tail.finding.paths import Found
 from hostagent.tail.finding.places import Place, Places
+from hostagent.tail.finding.unseen import Unseen
 from hostagent.tail.origin import Origin
 from hostagent.tail.tailer import TailedFile
 from hostagent.tail.watching.watcher import Event, Kind
@@ -42,6 +43,7 @@ class Sightings:
     ) -> None:
         self.overflows = 0
         self.rescans = 0
+        self.unseen = Unseen(clock)
         self._registry = registry
         self._places = places
         self._copies = copies
@@ -52,6 +54,7 @@ class Sightings:
         self._arrived: dict[str, Departure] = {}
         self._passing: dict[str, Departure] = {}
         self._left: dict[str, TailedFile] = {}
+        self._deleted: dict[str, TailedFile] = {}
         self._stale: set[str] = set()
 
     # -- events --------------------------------------------------------------------------------------------------
@@ -85,6 +88,8 @@ class Sightings:
         self._stale |= self._registry.take_stale()
         while self._stale:
             ready.extend(self.rescan(self._stale.pop()))
+        self._deleted.clear()
+        self.unseen.settle(self._is_found)
         for tailed in ready:
             if tailed.predecessor is not None and tailed.successor is None:
                 self._put_in_line(tailed)
@@ -118,16 +123,45 @@ class Sightings:
             self._stale |= self._places.watching(event.directory)
             return None
         path = join(event.directory, "/" + event.name)
+        if event.kind is Kind.MODIFIED:
+            self.unseen.written(path)
         if event.kind in (Kind.MODIFIED, Kind.CLOSED):
             known = self._registry.by_path.get(path) or self._copies.look(path)
             # Whoever writes to a file that could not be read may have changed its permissions, which is no event.
-            return self._appear(path) if known is None and path in self._registry.refused else known
+            refused = known is None and path in self._registry.refused
+            place = self._places.wanting(path) if refused else None
+            return self._appear(place, path) if place is not None else known
         if event.kind in (Kind.MOVED_FROM, Kind.DELETED):
             return self._leave(path, event)
+        return self._come(path, event, earlier)
+
+    def _come(self, path: str, event: Event, earlier: dict[int, Departure]) -> TailedFile | None:
+        """A name is there that was not: created, or moved here."""
         departure = self._moving.pop(event.cookie, None) or earlier.pop(event.cookie, None)
+        followed = event.kind is Kind.MOVED_TO and self.unseen.arrived(path, event.cookie)
+        there = self._registry.by_path.get(path) if followed else None
+        if there is not None and there.begun_in_look == self._registry.looks:
+            # What was opened when this name appeared is what only now arrives there: the file before it is gone.
+            self.unseen.replaced(path, there.origin)
         if event.kind is Kind.MOVED_TO and departure is not None:
             return self._move(departure, path)
-        return self._appear(path)
+        place = self._places.wanting(path)
+        if place is None:
+            # A link on the way to a target's files was made, or pointed elsewhere.
+            self._stale |= self._places.behind(path)
+            return None
+        tailed = self._appear(place, path)
+        if tailed is not None and tailed is self._deleted.get(path):
+            # It was opened when another file's name was told, one that was deleted in that very moment.
+            self.unseen.replaced(path, place.origin)
+        elif not followed and not self._is_found(path):
+            self.unseen.appeared(path, place.origin, written=event.kind is Kind.MOVED_TO)
+        return tailed
+
+    def _is_found(self, path: str) -> bool:
+        """Whether a name leads to something that was opened, or that can't be or must not be."""
+        registry = self._registry
+        return path in registry.by_path or path in registry.refused or self._copies.watches(path)
 
     def _leave(self, path: str, event: Event) -> TailedFile | None:
         """A name is gone: moved away or deleted."""
@@ -136,9 +170,13 @@ class Sightings:
         tailed = self._registry.unbind(path)
         before = self._arrived.pop(path, None) or self._passing.pop(path, None)
         if event.kind is Kind.DELETED:
+            self.unseen.deleted(path)
+            if tailed is not None and tailed.begun_in_look >= self._registry.looks - 1:
+                self._deleted[path] = tailed
             if tailed is not None and tailed.path == path:
                 self._registry.lose_path(tailed)
             return tailed
+        self.unseen.left(path, event.cookie)
         place = self._places.wanting(path)
         if before is not None and tailed is None:
             self._moving[event.cookie] = before
@@ -195,13 +233,8 @@ class Sightings:
             self._registry.lose(fresh)
         return [fresh]
 
-    def _appear(self, path: str) -> TailedFile | None:
-        """Something was created at, or moved to, a path: if a target wants it, open it at once."""
-        place = self._places.wanting(path)
-        if place is None:
-            # A link on the way to a target's files was made, or pointed elsewhere.
-            self._stale |= self._places.behind(path)
-            return None
+    def _appear(self, place: Place, path: str) -> TailedFile | None:
+        """Something was created at, or moved to, a path that a target wants: open it at once."""
         opened = self._registry.open(place.origin, path)
         if opened is None:
             return None

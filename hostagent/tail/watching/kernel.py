@@ -92,7 +92,10 @@ class KernelWatches:
         The raw records are compared before they are taken apart: under a flood most of them say the same, and making
         names of them first (as inotify_simple's own reading does) costs several times as much.
         """
-        data = os.read(self.fileno(), _READ_BYTES)
+        try:
+            data = os.read(self.fileno(), _READ_BYTES)
+        except BlockingIOError:
+            return
         repeated: set[bytes] = set()
         at = 0
         while at < len(data):

@@ -184,11 +184,19 @@ class Watcher:
         ready = {fd for fd, _ in poll.poll(None if timeout_s is None else max(0.0, timeout_s * 1000))}
         if self._wake_fd in ready:
             os.eventfd_read(self._wake_fd)
-        events = [event for watches in self._kernel if watches.fileno() in ready for event in watches.read()]
+        if not self._kernel:
+            return []
+        names, writes = self._kernel
+        # Taken first and told last: of every file that was written to, it is told sooner that it appeared.
+        written = list(writes.read()) if writes.fileno() in ready else []
+        events: list[Event] = []
+        if written or names.fileno() in ready:
+            while more := list(names.read()):
+                events += more
         for event in events:
             if event.kind is Kind.DIRECTORY_GONE:
                 self._forget(event.directory)
-        return events
+        return events + written
 
     def _retry_watches(self) -> None:
         """Ask for real watches again now and then: the limit may have been raised, or others may have let go."""
