@@ -16,7 +16,7 @@ from hostagent.observe.report import ExplainReport, ThingsReport
 
 
 @click.command()
-@click.argument("path", metavar="PATH|CONTAINER", type=click.Path())
+@click.argument("path", metavar="PATH|CONTAINER", type=click.Path(readable=False))
 @config_option()
 @api_option()
 @json_option()

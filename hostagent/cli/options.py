@@ -25,7 +25,7 @@ def config_option() -> Decorator:
         "-c",
         "--config",
         "config_path",
-        type=click.Path(),
+        type=click.Path(readable=False),  # whether it can be read is told by whoever reads it
         default=DEFAULT_CONFIG,
         envvar="HOSTAGENT_CONFIG",
         show_envvar=True,
@@ -54,7 +54,7 @@ def data_dir_option() -> Decorator:
     return click.option(
         "--data-dir",
         "data_dir",
-        type=click.Path(file_okay=False),
+        type=click.Path(file_okay=False, readable=False),
         help="Where the agent keeps its state, instead of what the configuration says.",
     )
 

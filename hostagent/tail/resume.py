@@ -15,7 +15,7 @@ from hostagent.model import FileId
 from hostagent.state.database.ledger import LossReason
 from hostagent.state.rows import FileRow, Position
 from hostagent.tail.ending import Ending
-from hostagent.tail.files.identity import ANCHOR_BYTES, anchor_of, identify
+from hostagent.tail.files.identity import ANCHOR_BYTES, anchor_of, identify, same_file
 from hostagent.tail.files.known import Arrangement, arrange, from_row
 from hostagent.tail.files.lineage import How
 from hostagent.tail.files.openfiles import Opened
@@ -69,9 +69,11 @@ def open_target(registry: Registry, places: Places, ending: Ending, place: Place
     if arrangement.lost:
         outputs = [lane.name for lane in origin.lanes]
         rewritten = [row for row in arrangement.lost if row.id in arrangement.rewritten]
-        deleted = [row for row in arrangement.lost if row.id not in arrangement.rewritten]
+        gone = [row for row in arrangement.lost if row.id not in arrangement.rewritten]
+        deleted = [row for row in gone if not _still_there(row)]
         _close_lost(registry, ending, rewritten, outputs, LossReason.TRUNCATED)
         _close_lost(registry, ending, deleted, outputs, LossReason.DELETED)
+        _mark_gone(registry, [row for row in gone if row not in deleted])
     return files
 
 
@@ -191,9 +193,27 @@ def _close_lost(
     registry: Registry, ending: Ending, rows: list[FileRow], outputs: Sequence[str], reason: LossReason
 ) -> None:
     """Ledger what can't be found again, and close its rows."""
-    if not rows:
-        return
-    ending.note_vanished(rows, outputs, reason)
+    if rows:
+        ending.note_vanished(rows, outputs, reason)
+        _mark_gone(registry, rows)
+
+
+def _still_there(row: FileRow) -> bool:
+    """Whether the file stands where it was and may not be read any more: nothing is lost, it goes on when it may."""
+    try:
+        fd = os.open(row.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return same_file(identify(fd).id, row.identity)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _mark_gone(registry: Registry, rows: list[FileRow]) -> None:
+    """Close rows that nobody reads; one whose file comes back goes on."""
     try:
         registry.rows.mark_gone(rows)
     except StateError as error:

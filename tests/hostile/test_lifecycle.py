@@ -80,3 +80,26 @@ def test_kill_9_at_any_moment_under_load_with_rotation(scene: Scene) -> None:
         written = writer.stop()
     scene.expect_all(oracle, written, timeout_s=60)
     assert scene.backend.stats()["violation"] == 0
+
+
+@pytest.mark.requires(root=True, tools=["setpriv"])
+def test_a_file_that_may_not_be_read_after_a_restart_is_no_loss(scene: Scene) -> None:
+    """As after a logrotate that made it 0600; uid 0 without its capabilities stands for the agent's user."""
+    caps = "-dac_override,-dac_read_search"
+    scene.agent.wrapper = ["setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}"]
+    log = scene.logs / "a.log"
+    append(log, "one", "two")
+    scene.start()
+    scene.expect("one", "two")
+    assert scene.agent.stop() == 0
+    append(log, "three")
+    os.chown(log, 65534, 65534)
+    log.chmod(0o600)
+    scene.start()
+    wait_for(lambda: "Permission denied" in scene.notices().get(str(log), []), "the notice", so_far=scene.agent.tail)
+    assert scene.agent.answer("audit", "--losses")["losses"] == []
+    run = scene.agent.call("explain", str(log))
+    assert "Permission denied" in run.stdout, run.stderr
+    log.chmod(0o644)
+    scene.expect("one", "two", "three")
+    assert scene.agent.answer("audit", "--losses")["losses"] == []
