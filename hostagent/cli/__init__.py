@@ -8,12 +8,13 @@ than requests to the agent.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
 
+from hostagent.cli.options import JSON_WANTED
 from hostagent.cli.streams import keep_descriptors, unwritable_stdout, visible_lines
 from hostagent.errors import EXIT_FAILURE, EXIT_USAGE, ConfigError, HostagentError
 
@@ -72,17 +73,17 @@ class Commands(click.Group):
         return super().main(*args, **kwargs)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:  # noqa: ANN401 - as click has it
-        with _errors_told():
+        with _errors_told({}):
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click has it
-        with _errors_told():
+        with _errors_told(ctx.meta):
             return super().invoke(ctx)
 
 
 @contextmanager
-def _errors_told() -> Iterator[None]:
-    """Errors as words on stderr and an exit code; names of files in them may hold anything."""
+def _errors_told(meta: Mapping[str, Any]) -> Iterator[None]:
+    """Errors as words on stderr and an exit code, and as JSON where that is wanted; names in them may hold anything."""
     try:
         yield
     except click.UsageError as error:
@@ -92,17 +93,29 @@ def _errors_told() -> Iterator[None]:
         for problem in error.problems:
             click.echo(visible_lines(str(problem)), err=True)
         count = len(error.problems)
-        click.echo(f"{count} problem{'s' if count != 1 else ''} in the configuration; nothing was started", err=True)
+        told = f"{count} problem{'s' if count != 1 else ''} in the configuration; nothing was started"
+        click.echo(told, err=True)
+        _tell_as_json(meta, {"error": told, "problems": error.problems})
         raise click.exceptions.Exit(EXIT_USAGE) from error
     except HostagentError as error:
         click.echo(visible_lines(f"hostagent: {error}"), err=True)
+        _tell_as_json(meta, {"error": str(error)})
         raise click.exceptions.Exit(EXIT_FAILURE) from error
     except OSError as error:
-        told = unwritable_stdout(error)
-        if told is None:
+        unwritable = unwritable_stdout(error)
+        if unwritable is None:
             raise
-        click.echo(f"hostagent: {told}", err=True)
+        click.echo(f"hostagent: {unwritable}", err=True)
         raise click.exceptions.Exit(EXIT_FAILURE) from error
+
+
+def _tell_as_json(meta: Mapping[str, Any], answer: object) -> None:
+    """What a program reads in the place of the answer it asked for."""
+    if meta.get(JSON_WANTED):
+        from hostagent.cli.show import print_json
+
+        with suppress(OSError):  # what is wrong has been told on stderr
+            print_json(answer)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -14,6 +14,8 @@ import click
 
 from hostagent.errors import HostagentError
 
+# In a context's `meta`: whether an error is wanted as JSON, too.
+JSON_WANTED = "hostagent.json"
 DEFAULT_CONFIG = "/etc/hostagent/hostagent.yaml"
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -36,7 +38,13 @@ def config_option() -> Decorator:
 
 def json_option() -> Decorator:
     """`--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of text for people.")
+
+    def remember(ctx: click.Context, _param: click.Parameter, value: bool) -> bool:
+        ctx.meta[JSON_WANTED] = value
+        return value
+
+    text = "Print JSON for programs instead of text for people."
+    return click.option("--json", "as_json", is_flag=True, callback=remember, help=text)
 
 
 def api_option() -> Decorator:

@@ -273,3 +273,20 @@ def test_looking_needs_none_of_the_directories_that_running_does(config: str, tm
     assert "2 problems" in call("check", "-c", config).stdout
     assert '"message":"a line"' in call("test", "-c", config, "--source", "app", stdin="a line\n").stdout
     assert "collected by source app" in call("explain", "-c", config, f"{tmp_path}/logs/a.log").stdout
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["files"], ["audit"], ["spool", "ls"], ["dead-letters", "ls"], ["explain", "web-1"]]
+)
+def test_an_error_is_json_too_where_json_is_wanted(config: str, command: list[str]) -> None:
+    run = call(*command, "-c", config, "--json")
+    assert run.exit_code == 1
+    assert f"hostagent: {json.loads(run.stdout)['error']}\n" == run.stderr
+    assert call(*command, "-c", config).stdout == ""
+
+
+def test_a_broken_configuration_is_json_too_where_json_is_wanted(config: str) -> None:
+    Path(config).write_text(Path(config).read_text().replace("blackhole", "blackhol"))
+    run = call("explain", "/x", "-c", config, "--json")
+    assert run.exit_code == 2
+    assert json.loads(run.stdout)["problems"][0]["line"] == 7
