@@ -1,6 +1,7 @@
 """Built-ins and packages announce their parts through the same hooks; a broken package stops nobody else."""
 
-import importlib.metadata
+import importlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +61,14 @@ def test_a_packages_parts_are_found_and_named_after_it(install: Install) -> None
     parts = collect_parts(build_plugin_manager())
     assert parts.origins["outputs"]["one"] == "sample_one 1.5"
     assert parts.outputs["one"].options.__name__ == "Options"
+
+
+def test_a_package_in_an_archive_is_found(install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("sample_zipped", PLUGIN.format(name="zipped", option="url"))
+    archive = shutil.make_archive(str(tmp_path.with_name("archive")), "zip", tmp_path)
+    monkeypatch.setattr(sys, "path", [archive, *sys.path[1:]])
+    parts = collect_parts(build_plugin_manager())
+    assert parts.origins["outputs"]["zipped"] == "sample_zipped 1.5"
 
 
 def test_two_packages_with_one_name_are_an_error_that_names_both(install: Install) -> None:
