@@ -39,6 +39,7 @@ class Feed:
 
     def __init__(self, chunk_bytes: int) -> None:
         self.chunk_bytes = chunk_bytes
+        self.taken_bytes = 0
         self.counters: dict[str, Counters] = {}
 
     def step(self, tailed: TailedFile, cursor: Cursor, *, final: bool = False) -> Step:
@@ -108,6 +109,7 @@ class Feed:
         if counters is None:
             counters = self.counters[source] = Counters()
         counters.raw_bytes += processed.consumed
+        self.taken_bytes += processed.consumed
         counters.records += records
         counters.invalid_utf8 += processed.invalid_utf8
         counters.unparsed += processed.unparsed

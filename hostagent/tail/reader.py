@@ -38,6 +38,10 @@ PACE_S = 0.1
 """Pause after files that are being written right now were read to their end: writes pile up into one read, whose price
 hardly depends on its size below a chunk. Names end it: a file that is there for a moment must be opened in it."""
 
+LONG_PACE_S = 0.2
+"""The same after a round that brought plenty, unless names come: to wake up costs more than it seems, for by then every
+cache holds something else. A line waits less here than one of a quiet file, whose block must become due."""
+
 GLANCE_S = 0.05
 """How often a run that ends by itself looks around when there is nothing to read."""
 
@@ -234,12 +238,15 @@ class Reader:
 
     def _pause(self) -> None:
         """Let writes pile up, but take names as they come."""
-        until_s = self._clock.monotonic_s() + PACE_S
+        begun_s = self._clock.monotonic_s()
+        until_s = begun_s + (LONG_PACE_S if self._turns.plenty else PACE_S)
         urgent = False
         while not urgent and (left_s := until_s - self._clock.monotonic_s()) > 0:
             events = self._watcher.read_names(left_s)
             urgent = self._urgent.is_set()
             self._take(events)
+            if events:
+                until_s = min(until_s, begun_s + PACE_S)
 
     def _look(self) -> None:
         """Show that the thread is alive, and take what other threads have left for it."""

@@ -25,11 +25,15 @@ ROUND_S = 0.05
 NAMES_S = 0.002
 """How long names go unseen while files are read: one that is there for a moment only must be opened in it."""
 
+PLENTY_BYTES = 512 * 1024
+"""Where each round brings this much, blocks are full long before they are due."""
+
 
 class Turns:
     """The files that are ready, those that wait for room, and the records that wait for their end.
 
-    `now_s` is when the reader last looked around, `room` tells whether a lane may have another part.
+    `now_s` is when the reader last looked around, `plenty` whether the last round brought much; `room` tells whether a
+    lane may have another part.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Turns:
             max_deleted_bytes=max_deleted_bytes,
         )
         self.now_s = clock.monotonic_s()
+        self.plenty = False
         self._registry = registry
         self._feed = feed
         self._clock = clock
@@ -110,6 +115,7 @@ class Turns:
         It ends sooner where the watcher has heard of names.
         """
         self.admit()
+        before_bytes = self._feed.taken_bytes
         now_s = self._clock.monotonic_s()
         until_s = now_s + ROUND_S
         look_s = now_s + NAMES_S
@@ -128,6 +134,7 @@ class Turns:
             busy = self.turn(tailed) or busy
             self.admit()
         self._ready.extend(unsettled)
+        self.plenty = self._feed.taken_bytes - before_bytes >= PLENTY_BYTES
         return busy
 
     def look(self, tailed: TailedFile) -> None:
