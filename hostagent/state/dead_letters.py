@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -139,10 +140,20 @@ class DeadLetters:
         except OSError as error:
             raise os_fault(self._directory, "use the dead letters", error) from error
 
+    def _leave_removed(self, output: str) -> None:
+        """Leave a directory that somebody has removed: what is put into it now would be nowhere."""
+        box = self._boxes.get(output)
+        if box is not None and box.removed():
+            box.give_up()
+            del self._boxes[output]
+            box.close()
+
     def _kept(self, output: str) -> bool:
+        self._leave_removed(output)
         return output in self._boxes or (self._directory / directory_name(output)).exists()
 
     def _box(self, output: str) -> _Box:
+        self._leave_removed(output)
         box = self._boxes.get(output)
         if box is None:
             directory = self._directory / directory_name(output)
@@ -176,7 +187,21 @@ class _Box:
         self._requeued = 0
         self._dropped = 0
         self._found: list[Notice] = []
+        self._inode = os.stat(log.directory).st_ino
         self._take_stock()
+
+    def removed(self) -> bool:
+        """Whether the directory or one of its segments has been taken away from under us."""
+        try:
+            there = os.stat(self._log.directory).st_ino == self._inode
+        except FileNotFoundError:
+            there = False
+        return not there or not all(segment.path.exists() for segment in self._log.segments)
+
+    def give_up(self) -> None:
+        """Ledger what a directory held that is gone; of single segments its list says which, when it is opened."""
+        if self._letters and not self._log.directory.exists():
+            self._on_loss([self._loss("", 0, LossReason.DEAD_LETTER_MISSING)])
 
     def put(self, header: LetterHeader, payload: bytes) -> None:
         if header.key in self._newest:
@@ -287,5 +312,5 @@ class _Box:
                 yield Loss(part.source, "", file, start, end, reason, at_ns, self._output)
 
     def _loss(self, name: str, start: int, reason: LossReason) -> Loss:
-        path = f"{DEAD_LETTERS_DIRECTORY}/{self._log.directory.name}/{name}"
+        path = f"{DEAD_LETTERS_DIRECTORY}/{self._log.directory.name}/{name}".rstrip("/")
         return Loss("", path, 0, start, None, reason, self._clock.wall_ns(), self._output)

@@ -1,6 +1,7 @@
 """Dead letters survive restarts and crashes, can be listed, read and taken away, and never grow past their bound."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -151,3 +152,27 @@ def test_records_are_traced_to_the_parts_they_came_from() -> None:
     assert parts_of_records(parts, [0, 2, 3]) == (parts[0]._replace(refused=2), parts[2]._replace(refused=1))
     assert parts_of_records(parts, [4, 5, 99]) == (parts[2]._replace(refused=1),)
     assert parts_of_records((), [0]) == ()
+
+
+@pytest.mark.parametrize("how", ["all", "directory", "segment", "moved"])
+def test_what_is_refused_after_somebody_removed_the_directory_is_kept_all_the_same(
+    open_letters: Opener, tmp_path: Path, losses: Losses, how: str
+) -> None:
+    """The agent has the files open: what it writes there is in no directory any more."""
+    letters = open_letters()
+    letters.put(output="main", delivery=delivery("d1"), letters=[(b"old", "bad")])
+    directory = tmp_path / "dead-letters" / "main"
+    if how == "segment":
+        next(directory.glob("*.seg")).unlink()
+    elif how == "moved":
+        directory.rename(tmp_path / "elsewhere")
+    else:
+        shutil.rmtree(directory if how == "directory" else directory.parent)
+    if how == "all":
+        assert letters.stats("main")[:3] == (0, 0, 0)
+        assert not directory.exists()
+    letters.put(output="main", delivery=delivery("d2"), letters=[(b"new", "bad")])
+    letters = open_letters()
+    assert [letters.records("main", entry.id) for entry in letters.entries("main")] == [[b"new"]]
+    (loss,) = losses
+    assert (loss.reason, loss.output, loss.end) == ("dead_letter_missing", "main", None)
