@@ -112,9 +112,9 @@ class Backlog:
             if not any(range_.file in files for block in held for part in block.parts for range_ in part.ranges):
                 self.wake.set()
                 return True
+            begin(self._journal, self._fresh, needed=False)
             # A compressor serves one thread at a time, and the sender may be using its own.
-            moved = self._divert(self._make_compressor())
-            self._wanted = not moved
+            self._wanted = not (moved := self._divert(self._make_compressor()))
         self.wake.set()
         return moved
 
@@ -183,6 +183,7 @@ class Backlog:
             if divert or not spooling:
                 self._pace.reset()
             if divert or self._wanted or (spooling and self._fresh and not self._pace.soon_empty(self._spool)):
+                begin(self._journal, self._fresh)
                 self._wanted = not self._divert(self._compressor) and self._wanted
                 spooling = spooling or self.spooling
             begun = [] if spooling else [waiting.block for waiting in self._fresh if not waiting.durable]
@@ -285,7 +286,6 @@ class Backlog:
         """
         if self._spool is None:
             return False
-        begin(self._journal, self._fresh)
         moving: list[tuple[Waiting, Place]] = []
         waiting = self._in_memory()
         try:

@@ -29,14 +29,15 @@ class Waiting(NamedTuple):
     cut_s: float
 
 
-def begin(journal: Journal, waiting: Iterable[Waiting]) -> None:
+def begin(journal: Journal, waiting: Iterable[Waiting], *, needed: bool = True) -> None:
     """Have blocks in flight before a spool gets them.
 
     An agent that is killed before it commits that they are spooled, and then can't open the spool, cuts them again; by
-    these rows they get the ids that they have in there. Where they can't be written the spool is still the safer place.
+    these rows they get the ids that they have in there. Where they come from a file that is going away the spool is the
+    safer place all the same, and the rows are not `needed`.
     """
     if begun := [one.block for one in waiting if not one.durable]:
-        with contextlib.suppress(StateError):
+        with contextlib.nullcontext() if needed else contextlib.suppress(StateError):
             journal.commit(begun=begun, acked=())
 
 

@@ -49,10 +49,12 @@ class FailingJournal:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.broken = False
         self.spools = True
+        self.refused = 0
         self._checkpoint = checkpoint
 
     def commit(self, begun: Sequence[Block], acked: Sequence[Block], spool: SpoolChange | None = None) -> None:
         if self.broken or not (self.spools or spool is None):
+            self.refused += 1
             raise StateError("cut off")
         self._checkpoint.commit(begun, acked, spool)
 
@@ -278,6 +280,32 @@ def test_after_such_a_crash_blocks_keep_their_ids_even_if_the_spool_can_not_be_o
     stage.end(deadline_s=0.1)
     assert disk.position(1) == 10
     assert [block.id for block in disk.checkpoint.inflight("main")] == spooled[1:]
+
+
+def test_while_no_block_can_be_put_in_flight_only_those_of_files_about_to_be_lost_are_spooled(disk: Disk) -> None:
+    """Blocks that come second to nothing in the database would get other ids after a crash."""
+    backend = Backend()
+    journal = FailingJournal(disk.checkpoint)
+    stage = Stage(backend.output, spool=disk.spool, journal=journal, compression="zstd")
+    stage.lane.start()
+    backend.down = True
+    stage.block(b"line 0000")
+    until_spooling(stage, backend)
+    journal.broken = True
+    refused = journal.refused
+    stage.block(b"line 0001")
+    wait_for(lambda: journal.refused > refused + 1, "it to be tried")
+    assert len(list(disk.spool.contents())) == 1
+    assert stage.lane.spool_now((1,))
+    assert len(list(disk.spool.contents())) == 2
+    journal.broken = False
+    stage.block(b"line 0002")
+    wait_for(lambda: len(list(disk.spool.contents())) == 3, "the last one to be spooled")
+    backend.down = False
+    stage.lane.nudge()
+    wait_for(stage.lane.idle, "idle")
+    stage.end()
+    assert texts(backend) == lines(range(3))
 
 
 def test_blocks_of_a_file_about_to_be_lost_are_spooled_at_once_even_while_one_is_being_sent(disk: Disk) -> None:
