@@ -34,7 +34,9 @@ from hostagent.observe.log import start_logging
 from hostagent.observe.notify import Notifier
 from hostagent.plugins import build_plugin_manager, collect_parts
 from hostagent.state.checkpoint import Checkpoint
+from hostagent.tail.cutting import Cutter
 from hostagent.tail.feed import Feed
+from hostagent.tail.files.closed import ClosedFiles
 from hostagent.tail.files.identity import ignore_lease_signal
 from hostagent.tail.files.known import KnownRows
 from hostagent.tail.files.openfiles import OpenFiles
@@ -92,6 +94,7 @@ class Daemon:
         open_files = OpenFiles(assembly.tailers(), config.limits.max_open_files)
         self.registry = Registry(open_files, self.checkpoint, KnownRows(self.checkpoint.files()), clock)
         places = Places(watcher)
+        self._cutter = Cutter(self.registry, ClosedFiles(open_files, self.checkpoint, places), clock)
         feed = Feed(config.limits.chunk_bytes)
         self.reader = Reader(
             registry=self.registry,
@@ -102,7 +105,7 @@ class Daemon:
             clock=clock,
             rescan_interval_s=config.limits.rescan_interval_s,
             max_deleted_bytes=config.limits.max_deleted_bytes,
-            reclaiming=Reclaiming(self.registry, self.checkpoint, clock),
+            reclaiming=Reclaiming(self._cutter, self.checkpoint, clock, self._all_listed),
         )
         self.finding = Finding(self.reader, clock)
         self.reloading = Reloading(
@@ -187,12 +190,15 @@ class Daemon:
             self._stop.set()
             self._wake.set()
 
+    def _all_listed(self) -> bool:
+        return self.finding.all_listed()
+
     def _read_until_stop(self, once: bool) -> None:
         """Wait for the first listing, cut again what was in flight, then read."""
         until_s = self._clock.monotonic_s() + LISTING_S
         while not self.finding.all_listed() and self._clock.monotonic_s() < until_s and not self._stop.is_set():
             self.reader.prepare()
-        resume_inflight(self.registry, self.checkpoint, self._lanes(), self._clock, self._stop)
+        resume_inflight(self._cutter, self.checkpoint, self._lanes(), self._clock, self._stop)
         self.health.set_ready()
         following = f"following {len(self.registry.all_files())} files"
         self.notifier.ready(following)

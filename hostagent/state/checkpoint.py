@@ -108,6 +108,10 @@ class Checkpoint:
         """Every file generation with its positions, by id. The rows share equal strings and tags."""
         return self._database.read(files.load)
 
+    def file(self, id_: int) -> FileRow | None:
+        """One file generation with its positions; None if it is forgotten."""
+        return self._database.read(lambda connection: files.one(connection, id_))
+
     def add_files(self, rows: Sequence[FileRow]) -> list[int]:
         """Store new file generations with their positions; returns their ids, in order."""
         if not rows:

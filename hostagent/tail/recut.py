@@ -10,56 +10,42 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
-import msgspec
 
 from hostagent.clock import Clock
 from hostagent.errors import StateError
-from hostagent.model import Block, Loss, Part, Range
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.database.ledger import LossReason
-from hostagent.state.rows import InflightBlock, InflightPart
-from hostagent.tail.feed import recut
-from hostagent.tail.files.identity import ANCHOR_BYTES, anchor_of
-from hostagent.tail.files.registry import Registry
-from hostagent.tail.finding.beneath import OpenError
+from hostagent.tail.cutting import Again, Cutter
 from hostagent.tail.ports import Lane
-from hostagent.tail.tailer import Cursor, TailedFile
+from hostagent.tail.tailer import TailedFile
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
-
-
-class _GoneError(Exception):
-    """A range of a block is not what it was; its text says why."""
-
-
-class _Again(NamedTuple):
-    """A block cut again, its row as it is to be from now on, and what is missing from it."""
-
-    block: Block
-    row: InflightBlock
-    losses: list[Loss]
+PATIENCE_S = 60.0
+"""How long after its start the agent waits for targets that have not been published yet, because a container's runtime
+does not answer, before what can't be found in their files is lost."""
 
 
 def resume_inflight(
-    registry: Registry, checkpoint: Checkpoint, lanes: tuple[Lane, ...], clock: Clock, stop: threading.Event
+    cutter: Cutter, checkpoint: Checkpoint, lanes: tuple[Lane, ...], clock: Clock, stop: threading.Event
 ) -> None:
     """Cut the blocks that were in flight again and queue them, before anything new is read.
 
     What is no longer claimed must be stored before anything is sent, so this waits for a disk that can't be read or
     written; a stop ends that with nothing queued.
     """
-    begun: dict[str, list[InflightBlock]] = {}
-    if not _insist(lambda: begun.update({lane.name: checkpoint.inflight(lane.name) for lane in lanes}), clock, stop):
+    cut: list[tuple[Lane, Again]] = []
+
+    def cut_all() -> None:
+        cut[:] = [
+            (lane, cutter.cut_again(lane, inflight, LossReason.SPOOL_MISSING))
+            for lane in lanes
+            for inflight in checkpoint.inflight(lane.name)
+        ]
+
+    if not _insist(cut_all, clock, stop):
         return
-    cut = [
-        (lane, _cut_again(registry, lane, inflight, LossReason.SPOOL_MISSING, clock))
-        for lane in lanes
-        for inflight in begun[lane.name]
-    ]
     narrowed = [again for _, again in cut if again.block.indexes is not None]
     losses = [loss for again in narrowed for loss in again.losses]
     rows = [again.row for again in narrowed]
@@ -89,11 +75,16 @@ class Reclaiming:
     They are older than what is read next: until they are queued, their lanes get nothing new.
     """
 
-    def __init__(self, registry: Registry, checkpoint: Checkpoint, clock: Clock) -> None:
-        self._registry = registry
+    def __init__(
+        self, cutter: Cutter, checkpoint: Checkpoint, clock: Clock, all_listed: Callable[[], bool] = lambda: True
+    ) -> None:
+        """`all_listed` says whether every source has published the targets that were there when the agent started."""
+        self._cutter = cutter
+        self._all_listed = all_listed
         self._checkpoint = checkpoint
         self._clock = clock
         self._retry_at_s = 0.0
+        self._patient_until_s = clock.monotonic_s() + PATIENCE_S
         self._last_words = False
 
     def room(self, lane: Lane) -> bool:
@@ -131,106 +122,18 @@ class Reclaiming:
 
     def _take_oldest(self, lane: Lane, look: Callable[[TailedFile], None]) -> None:
         for reclaim in self._checkpoint.reclaims(lane.name, 1):
-            for row in {span.file for part in reclaim.block.parts for span in part.ranges}:
-                if (tailed := self._registry.rows.by_id.get(row)) is not None:
-                    look(tailed)
-            again = _cut_again(self._registry, lane, reclaim.block, reclaim.reason, self._clock)
+            if self._is_early() and self._cutter.awaits(reclaim.block):
+                self._retry_at_s = self._clock.monotonic_s() + RETRY_S
+                return
+            for tailed in self._cutter.files_of(reclaim.block):
+                look(tailed)
+            again = self._cutter.cut_again(lane, reclaim.block, reclaim.reason)
             self._checkpoint.end_reclaim(reclaim._replace(block=again.row), again.losses)
             if again.block.parts:
                 lane.offer_resumed(again.block)
+        if not self._checkpoint.reclaiming:
+            self._cutter.finish()
 
-
-def _cut_again(registry: Registry, lane: Lane, inflight: InflightBlock, reason: str, clock: Clock) -> _Again:
-    """The block without the parts that are gone.
-
-    What those covered behind the output's position is read anew, or was ledgered with its file; before it, it is lost.
-    """
-    parts: list[Part] = []
-    rows: list[InflightPart] = []
-    indexes: list[int] = []
-    losses: list[Loss] = []
-    reasons: list[str] = []
-    first = 0
-    for row in inflight.parts:
-        if not row.ranges:  # found missing earlier, or not the spool's to keep
-            rows.append(row)
-            first += row.records
-            continue
-        try:
-            part = _part_again(registry, lane, row, inflight.observed_ns)
-        except _GoneError as error:
-            rows.append(row._replace(ranges=()))
-            losses += [
-                Loss(row.source, "", span.file, span.start, span.end, reason, clock.wall_ns(), lane.name)
-                for span in row.ranges
-            ]
-            reasons.append(str(error))
-        else:
-            parts.append(part)
-            rows.append(row)
-            indexes += range(first, first + part.records)
-        first += row.records
-    if reasons:
-        message = "output %s: %d of %d parts of block %s can't be cut again, the first because %s"
-        log.warning(message, lane.name, len(reasons), len(inflight.parts), inflight.id, reasons[0])
-    kept = None if len(parts) == len(inflight.parts) else tuple(indexes)
-    block = Block(inflight.id, inflight.output, inflight.observed_ns, tuple(parts), kept)
-    return _Again(block, msgspec.structs.replace(inflight, parts=tuple(rows)), losses)
-
-
-def _part_again(registry: Registry, lane: Lane, part: InflightPart, observed_ns: int) -> Part:
-    """A part as it was, and the output's cursors behind it."""
-    pieces = []
-    tailed: TailedFile | None = None
-    for span in part.ranges:
-        tailed = registry.rows.by_id.get(span.file)
-        if tailed is None:
-            raise _GoneError(f"file {span.file} is gone")
-        cursor = _cursor_of(tailed, lane)
-        if cursor is None or (cursor.offset != span.start and cursor.offset < span.end):
-            raise _GoneError(f"{tailed.path} does not stand where the part begins")
-        pieces.append(_bytes_again(registry, tailed, span))
-    if tailed is None:
-        raise _GoneError("it has no ranges")
-    # Where a record runs across a rotation, the part is the newer file's.
-    constants = tailed.record_constants()
-    if tailed.signature != part.chain:
-        raise _GoneError(f"the configuration of source {part.source} or the tags of {tailed.path} have changed")
-    data = b"".join(pieces)
-    try:
-        payload, records = recut(tailed.origin.chain, lane, constants, data, observed_ns)
-    except Exception as error:
-        # A plugin has come to fail on them. The file is told of when it is read; the agent must start all the same.
-        raise _GoneError(f"{type(error).__name__} while processing {tailed.path}: {error}") from error
-    for span in part.ranges:
-        _move(registry.rows.by_id[span.file], lane, span)
-    return Part(part.ranges, part.chain, part.source, payload, records, raw_bytes=len(data))
-
-
-def _bytes_again(registry: Registry, tailed: TailedFile, span: Range) -> bytes:
-    try:
-        if not registry.files.ensure(tailed):
-            raise _GoneError(f"{tailed.path} leads to another file")
-        assert tailed.content is not None
-        lead = min(span.start, ANCHOR_BYTES)
-        data = tailed.content.read(span.start - lead, span.end - span.start + lead)
-    except (OSError, OpenError) as error:
-        raise _GoneError(f"{tailed.path} can't be read: {error}") from error
-    if len(data) != span.end - span.start + lead or anchor_of(data[-ANCHOR_BYTES:]) != span.anchor:
-        raise _GoneError(f"{tailed.path} has other content")
-    return data[lead:]
-
-
-def _cursor_of(tailed: TailedFile, lane: Lane) -> Cursor | None:
-    return next((cursor for cursor in tailed.cursors if lane in cursor.lanes), None)
-
-
-def _move(tailed: TailedFile, lane: Lane, span: Range) -> None:
-    cursor = _cursor_of(tailed, lane)
-    assert cursor is not None
-    if span.end <= cursor.offset:
-        return  # it was in a spool once, and the output has gone on from there
-    if len(cursor.lanes) > 1:
-        cursor = tailed.split(cursor, (lane,))
-    cursor.offset, cursor.anchor = span.end, span.anchor
-    tailed.merge()
+    def _is_early(self) -> bool:
+        """Whether a file may only seem to be gone, since nobody has said yet that it is to be read."""
+        return not (self._last_words or self._all_listed()) and self._clock.monotonic_s() < self._patient_until_s

@@ -1,5 +1,6 @@
 """What a spool loses is cut again from the log files under the same ids; only what is in neither is lost, and named."""
 
+import gzip
 import itertools
 import json
 import os
@@ -147,3 +148,24 @@ def test_once_reads_them_again_too(scene: Scene) -> None:
     scene.backend.behave()
     assert scene.agent.call("run", "--once", timeout_s=60).returncode == 0
     assert Counter(scene.messages()) == Counter(EVERY)
+
+
+@pytest.mark.parametrize("compressed", [False, True], ids=["renamed", "compressed"])
+def test_what_was_rotated_to_a_name_that_nobody_wants_is_cut_from_there(scene: Scene, *, compressed: bool) -> None:
+    """It was spooled to its end, so the agent has let go of it, and may be another one by now."""
+    log, rotated = scene.logs / "a.log", scene.logs / "a.log.1"
+    log.rename(rotated)
+    scene.wait(lambda: "a.log" not in str(scene.files()), "the rotated file to be closed")
+    if compressed:
+        with gzip.open(f"{rotated}.gz", "wb") as file:
+            file.write(rotated.read_bytes())
+        rotated.unlink()
+    scene.kill()
+    shutil.rmtree(spool_of(scene))
+    scene.backend.behave()
+    scene.start()
+    scene.expect(*EVERY)
+    assert in_order(scene)
+    assert scene.losses() == []
+    account = audit(scene)
+    assert account["delivered"] == account["written"]

@@ -9,13 +9,19 @@ import pytest
 
 from hostagent.clock import Clock
 from hostagent.errors import StateError
-from hostagent.state.checkpoint import Checkpoint
+from hostagent.state.checkpoint import Checkpoint, SpoolChange
+from hostagent.state.database.ledger import LossReason
+from hostagent.state.spool.spooled import Place
+from hostagent.tail.cutting import Cutter
+from hostagent.tail.files.closed import ClosedFiles
 from hostagent.tail.files.known import KnownRows
 from hostagent.tail.files.openfiles import OpenFiles
 from hostagent.tail.files.registry import Registry
-from hostagent.tail.recut import resume_inflight
+from hostagent.tail.finding.places import Places
+from hostagent.tail.recut import RETRY_S, Reclaiming, resume_inflight
+from hostagent.tail.watching.watcher import Watcher
 from tests.deliver.stage import ScriptedOutput, Stage
-from tests.state.values import block, file_row, part
+from tests.state.values import HandClock, block, file_row, part
 from tests.support.directories import no_more_descriptors
 from tests.support.waiting import wait_for
 
@@ -25,7 +31,10 @@ def test_a_database_that_can_not_be_read_is_waited_for(tmp_path: Path, caplog: p
     checkpoint = Checkpoint.open(tmp_path / "data", clock)
     (file,) = checkpoint.add_files([file_row()])
     checkpoint.commit([block("of a file that is gone", part(file, 0, 1))], [])
-    registry = Registry(OpenFiles({}, 10), checkpoint, KnownRows(), clock)
+    open_files = OpenFiles({}, 10)
+    registry = Registry(open_files, checkpoint, KnownRows(), clock)
+    watcher = Watcher(clock)
+    cutter = Cutter(registry, ClosedFiles(open_files, checkpoint, Places(watcher)), clock)
     lane = Stage(ScriptedOutput()).lane
     with contextlib.closing(sqlite3.connect(tmp_path / "data/checkpoint.db")) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -34,7 +43,7 @@ def test_a_database_that_can_not_be_read_is_waited_for(tmp_path: Path, caplog: p
     with no_more_descriptors():
         with pytest.raises(StateError, match="unable to open"):
             checkpoint.commit([], [])
-        resuming = threading.Thread(target=resume_inflight, args=(registry, checkpoint, (lane,), clock, stop))
+        resuming = threading.Thread(target=resume_inflight, args=(cutter, checkpoint, (lane,), clock, stop))
         resuming.start()
         wait_for(lambda: "in flight wait" in caplog.text or not resuming.is_alive(), "a try")
         assert resuming.is_alive()
@@ -42,3 +51,31 @@ def test_a_database_that_can_not_be_read_is_waited_for(tmp_path: Path, caplog: p
     assert checkpoint.inflight("main") == []
     assert [(loss.start, loss.end) for loss in checkpoint.losses()] == [(0, 1)]
     checkpoint.close()
+    watcher.close()
+
+
+def test_a_lost_block_of_a_file_whose_target_is_not_published_yet_waits_for_it(tmp_path: Path) -> None:
+    """A container's runtime may not answer for a while. Afterwards what is not there is lost."""
+    clock = HandClock()
+    checkpoint = Checkpoint.open(tmp_path / "data", clock)
+    (file,) = checkpoint.add_files([file_row()])
+    spooled, place = block("lost", part(file, 0, 10)), Place(1, 0)
+    checkpoint.commit([], [spooled], SpoolChange("main", [(place, spooled)], place, Place(1, 9)))
+    checkpoint.lose_spooled("main", (place, Place(2, 0)), LossReason.SPOOL_MISSING)
+    open_files = OpenFiles({}, 10)
+    watcher = Watcher(clock)
+    registry = Registry(open_files, checkpoint, KnownRows(), clock)
+    cutter = Cutter(registry, ClosedFiles(open_files, checkpoint, Places(watcher)), clock)
+    listed = threading.Event()
+    reclaiming = Reclaiming(cutter, checkpoint, clock, listed.is_set)
+    lane = Stage(ScriptedOutput()).lane
+    for _ in range(3):
+        reclaiming.take([lane], lambda _: None)
+        assert checkpoint.reclaiming == {"main"}
+        clock.now_s += RETRY_S
+    listed.set()
+    reclaiming.take([lane], lambda _: None)
+    assert checkpoint.reclaiming == set()
+    assert [(loss.start, loss.end, loss.reason) for loss in checkpoint.losses()] == [(0, 10, "spool_missing")]
+    checkpoint.close()
+    watcher.close()

@@ -41,19 +41,29 @@ def update(connection: sqlite3.Connection, rows: Sequence[FileRow]) -> None:
     connection.executemany(_UPDATE, [_values(row.id, row) for row in rows])
 
 
+def one(connection: sqlite3.Connection, id_: int) -> FileRow | None:
+    """A single file with its positions."""
+    return next(iter(_load(connection, "= ?", (id_,))), None)
+
+
 def load(connection: sqlite3.Connection) -> list[FileRow]:
     """All files with their positions, by id; equal strings and tags are one object.
 
     A row that makes no sense is left out: its file is then met as a new one.
     """
+    return _load(connection, "IS NOT NULL", ())
+
+
+def _load(connection: sqlite3.Connection, which: str, values: tuple[int, ...]) -> list[FileRow]:
     shared: dict[str, str] = {}
     tags: dict[str, Mapping[str, Scalar]] = {}
     stands: dict[int, dict[str, Position]] = {}
-    for file, output, offset, anchor in connection.execute("SELECT file, output, offset, anchor FROM positions"):
+    places = f"SELECT file, output, offset, anchor FROM positions WHERE file {which}"  # noqa: S608 - a constant
+    for file, output, offset, anchor in connection.execute(places, values):
         if isinstance(output, str) and isinstance(offset, int) and offset >= 0 and isinstance(anchor, bytes):
             stands.setdefault(file, {})[shared.setdefault(output, output)] = Position(offset, anchor)
     rows = []
-    for row in connection.execute("SELECT * FROM files ORDER BY id"):
+    for row in connection.execute(f"SELECT * FROM files WHERE id {which} ORDER BY id", values):  # noqa: S608
         if tuple(map(type, row[:13])) != _TYPES or not isinstance(row[13], int | None):
             continue
         try:

@@ -154,7 +154,7 @@ def arrange(
         astray.append(row)
     taken = {*owned, *(opened[path].status.id for path in result.same)}
     for row in astray:
-        found = find_continuation(_lost(row, root), tailers, owned=taken)
+        found = find_continuation(lost_of(row, root), tailers, owned=taken)
         if found is None:
             result.lost.append(row)
         else:
@@ -185,7 +185,8 @@ def _content_holds(row: FileRow, now: Opened) -> bool:
         return True
 
 
-def _lost(row: FileRow, root: str) -> Lost:
+def lost_of(row: FileRow, root: str) -> Lost:
+    """What is known of a row's file, for whoever looks for it."""
     position = furthest(row.positions) or Position(0, NO_ANCHOR)
     directory, name = os.path.split(beneath(root, row.path))
     return Lost(directory, name, row.identity, row.fingerprint, position.offset, position.anchor, root)
