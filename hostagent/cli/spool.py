@@ -182,8 +182,12 @@ def replay(
     if not whole:
         raise HostagentError(f"{segment}: no block in it is whole, see `hostagent spool verify`")
     place = Path(segment).parent
-    if place.parent == state / SPOOL_DIRECTORY and any(one.segment.samefile(segment) for one in list_blocks(place)):
-        raise HostagentError(f"{segment} still waits in the spool: the agent sends it by itself")
+    waits = place.parent == state / SPOOL_DIRECTORY and any(one.segment.samefile(segment) for one in list_blocks(place))
+    if waits and output in (None, whole[0].output):
+        raise HostagentError(
+            f"{segment} still waits in the spool of output {whole[0].output}, which sends it by itself; "
+            "if the configuration has that output no more, name it there again, or another one with --output"
+        )
     answer = hand_in(state, Request(output=output or whole[0].output, segment=segment), wait_s)
     if as_json:
         damaged = [_damage_json(one) for one in listed if one.damage]

@@ -17,6 +17,7 @@ from hostagent.config.listen import parse_listen
 from hostagent.config.parts import Parts
 from hostagent.daemon.events import Events
 from hostagent.daemon.finding import Finding
+from hostagent.daemon.leftovers import Leftovers
 from hostagent.daemon.memory import Memory, made_to_stay
 from hostagent.daemon.network import NetworkWatch
 from hostagent.daemon.reloading import Reloading
@@ -86,6 +87,7 @@ class Daemon:
         self._data_dir = config.data_dir
         ignore_lease_signal()
         self.checkpoint = Checkpoint.open(config.data_dir, clock)
+        self._leftovers = Leftovers(config.data_dir)
         self._events = Events(self.checkpoint, self._events_of_state)
         self.checkpoint.on_urgent = self._wake.set
         # Before the files' rows are read: what an earlier run had put into a spool moves positions forward.
@@ -233,12 +235,14 @@ class Daemon:
         outputs = [notice for lane in self._lanes() for notice in lane.notices()]
         config = config_notices(self._assembly.config)
         letters = self._assembly.dead_letters.notices()
+        outputs += self._leftovers.notices(self._assembly.config.outputs)
         found = self.finding.notices()
         return [*config, *self.reloading.notices(), *found, *self.requests.notices(), *outputs, *letters]
 
     def _events_of_state(self) -> list[Notice]:
         """What is the matter with the state; outputs log themselves what is with their backends."""
         spools = [notice for lane in self._lanes() for notice in lane.notices() if notice.subject.startswith("spool ")]
+        spools += self._leftovers.notices(self._assembly.config.outputs)
         return [*self.checkpoint.notices(), *spools, *self._assembly.dead_letters.notices()]
 
     def _build_api(self, config_path: Path, places: Places, feed: Feed) -> Api:

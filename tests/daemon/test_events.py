@@ -1,6 +1,7 @@
 """What was found damaged or got lost stands in the agent's log, for those who come when `status` shows it no more."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -154,3 +155,31 @@ def test_a_full_spool_and_what_it_drops_are_told_with_the_option_to_change(
     wait_for(lambda: agent.answer("audit", "--losses")["losses"], "the ledger", so_far=agent.tail)
     assert agent.stop() == 0
     assert "spool_dropped (see `audit --losses`; raise spool.max_bytes)" in agent.log.read_text()
+
+
+def test_what_waits_for_an_output_that_was_renamed_is_told_until_it_is_named_again(
+    agent: Agent, logs: Path, backend: Backend
+) -> None:
+    backend.behave("refuse")
+    (logs / "a.log").write_text("a line\n")
+    started(agent)
+    wait_for(lambda: agent.answer("status")["outputs"][0]["spooled_blocks"] == 1, "the block", so_far=agent.tail)
+    outputs = agent.config["outputs"]
+    agent.config["outputs"] = {"renamed": outputs["main"]}
+
+    def told() -> list[str]:
+        return [one["message"] for one in agent.answer("status")["notices"] if one["subject"] == "spool main"]
+
+    agent.command("check")  # writes the configuration anew
+    agent.signal(signal.SIGHUP)
+    wait_for(lambda: told() != [], "the notice", so_far=agent.tail)
+    assert told() == ["1 blocks wait in it for an output that is not in the configuration any more"]
+    (segment,) = (agent.directory / "state" / "spool" / "main").glob("*.seg")
+    run = agent.call("spool", "replay", str(segment))
+    assert (run.returncode, "name it there again, or another one with --output" in run.stderr) == (1, True)
+    backend.behave("healthy")
+    assert agent.answer("spool", "replay", str(segment), "--output", "renamed")["sent"] == 1
+    agent.config["outputs"] = outputs
+    agent.command("check")
+    agent.signal(signal.SIGHUP)
+    wait_for(lambda: not told() and not agent.answer("spool", "ls", "main"), "the spool to be drained")
