@@ -21,7 +21,7 @@ from hostagent.deliver.waiting import Head, Journal, Waiting, begin
 from hostagent.errors import StateError
 from hostagent.hookspecs import Encoder
 from hostagent.model import Block, Delivery
-from hostagent.state.database.transit import SpoolChange
+from hostagent.state.database.listing import SpoolChange
 from hostagent.state.letters import LetterPart, whole_parts
 from hostagent.state.rows import InflightPart, parts_of
 from hostagent.state.spool.spool import Spool

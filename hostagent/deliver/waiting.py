@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from hostagent.errors import StateError
 from hostagent.model import Block, Delivery
-from hostagent.state.database.transit import SpoolChange
+from hostagent.state.database.listing import SpoolChange
 
 
 class Journal(Protocol):

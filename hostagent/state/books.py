@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hostagent.model import Loss
-from hostagent.state.database import files, ledger, positions, totals, transit
+from hostagent.state.database import files, ledger, listing, positions, totals
 from hostagent.state.database.connections import DATABASE, connect_read_only
 from hostagent.state.database.ledger import LossTotal
+from hostagent.state.database.packed import parts_in
 from hostagent.state.database.positions import Progress
 from hostagent.state.database.totals import Forgotten
 from hostagent.state.faults import sqlite_fault
@@ -63,7 +64,7 @@ def read_books(data_dir: Path) -> Books:
                 files=files.load(connection),
                 progress=positions.load(connection),
                 inflight=_inflight(connection),
-                spooled=[Held(*row) for row in transit.spooled(connection)],
+                spooled=[Held(*row) for row in listing.load(connection)],
                 losses=ledger.select(connection, limit=_ALL),
                 loss_totals=ledger.totals(connection),
                 forgotten=totals.load(connection),
@@ -76,6 +77,6 @@ def _inflight(connection: sqlite3.Connection) -> list[Begun]:
     return [
         Begun(output, range_.file, range_.start, range_.end)
         for output, packed in connection.execute(_BEGUN).fetchall()
-        for part in transit.parts_in(packed)
+        for part in parts_in(packed)
         for range_ in part.ranges
     ]

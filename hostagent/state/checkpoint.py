@@ -16,10 +16,11 @@ from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import Block, Loss
-from hostagent.state.database import files, ledger, positions, totals, transit
+from hostagent.state.database import files, inflight, ledger, listing, positions, reclaims, totals
 from hostagent.state.database.ledger import LossReason, LossTotal
+from hostagent.state.database.listing import SpoolChange
 from hostagent.state.database.live import LiveDatabase
-from hostagent.state.database.transit import Reclaim, SpoolChange
+from hostagent.state.database.reclaims import Reclaim
 from hostagent.state.lock import DirectoryLock
 from hostagent.state.rows import FileRow, InflightBlock, Position
 from hostagent.state.spool.spooled import Place, SpoolHeader, losses_in, merge
@@ -42,7 +43,7 @@ class Checkpoint:
         self.on_urgent: Callable[[], None] = _nothing
         """Called when `look` should not be put off: it makes durable what can't be found out from files any more."""
         self._next_file = self._database.first_file
-        self._reclaiming = self._database.read(transit.reclaiming)
+        self._reclaiming = self._database.read(reclaims.outputs)
 
     @classmethod
     def open(cls, data_dir: Path, clock: Clock) -> Checkpoint:
@@ -153,7 +154,7 @@ class Checkpoint:
 
         def work(connection: sqlite3.Connection) -> int:
             if gone := files.gone_before(connection, older_than_ns):
-                gone -= transit.files_named(connection)
+                gone -= reclaims.files_named(connection)
             totals.forget(connection, gone)
             return len(gone)
 
@@ -171,26 +172,32 @@ class Checkpoint:
 
         def work(connection: sqlite3.Connection) -> None:
             if begun:
-                transit.begin(connection, begun)
+                inflight.begin(connection, begun)
             if ids:
                 positions.advance(connection, reached)
-                transit.end(connection, ids)
+                inflight.end(connection, ids)
             if spool is not None:
-                transit.change(connection, spool)
+                listing.change(connection, spool)
 
         self._database.write(work)
 
     def inflight(self, output: str) -> list[InflightBlock]:
         """Blocks of an output that were begun and never acknowledged, in the order they were cut."""
-        return self._database.read(lambda connection: transit.load(connection, output))
+        return self._database.read(lambda connection: inflight.load(connection, output))
 
     def drop_inflight(self, output: str) -> None:
         """Forget the blocks of an output in flight: what they cover is read as if it had never been read.
 
         What lies before the output's position, because a spool had it once, is to be reclaimed.
         """
+
+        def work(connection: sqlite3.Connection) -> set[str]:
+            reclaims.add_passed(connection, output)
+            inflight.forget(connection, output)
+            return reclaims.outputs(connection)
+
         with self._database.lock:
-            self._reclaiming = self._database.write(lambda connection: transit.drop(connection, output))
+            self._reclaiming = self._database.write(work)
 
     def narrow_inflight(self, blocks: Iterable[InflightBlock], losses: Sequence[Loss]) -> None:
         """Take out of blocks what can't be cut again, before the rest is sent under their ids.
@@ -201,7 +208,7 @@ class Checkpoint:
         values = list(blocks)
 
         def work(connection: sqlite3.Connection) -> None:
-            transit.replace(connection, values)
+            inflight.replace(connection, values)
             ledger.add_done(connection, losses)
 
         self._database.write(work)
@@ -218,7 +225,7 @@ class Checkpoint:
         """
 
         def work(connection: sqlite3.Connection) -> list[Place]:
-            lost, places = transit.reconcile(connection, output, held, drained, self._clock.wall_ns())
+            lost, places = listing.reconcile(connection, output, held, drained, self._clock.wall_ns())
             ledger.add_done(connection, lost)
             return places
 
@@ -231,7 +238,7 @@ class Checkpoint:
         """
 
         def work(connection: sqlite3.Connection) -> list[Place]:
-            lost, places = transit.lose(connection, output, where, reason, self._clock.wall_ns())
+            lost, places = listing.lose(connection, output, where, reason, self._clock.wall_ns())
             ledger.add_done(connection, lost)
             return places
 
@@ -239,7 +246,7 @@ class Checkpoint:
 
     def listed_up_to(self, output: str) -> Mapping[int, int]:
         """By segment of a spool: before which offset every block has had a row here, whatever became of it."""
-        return self._database.read(lambda connection: transit.listed_up_to(connection, output))
+        return self._database.read(lambda connection: listing.listed_up_to(connection, output))
 
     def lose_unlisted(self, output: str, headers: Sequence[SpoolHeader], reason: LossReason, *, fresh: bool) -> None:
         """A spool has lost blocks that never had a row here; only their own headers tell what they were.
@@ -264,22 +271,22 @@ class Checkpoint:
 
     def reclaims(self, output: str, limit: int) -> list[Reclaim]:
         """The oldest blocks that an output's spool has lost, to be cut again from their files."""
-        return self._database.read(lambda connection: transit.reclaims(connection, output, limit))
+        return self._database.read(lambda connection: reclaims.oldest(connection, output, limit))
 
     def end_reclaim(self, reclaim: Reclaim, losses: Sequence[Loss]) -> None:
         """What could be cut of such a block is in flight now; the rest goes into the ledger."""
 
         def work(connection: sqlite3.Connection) -> set[str]:
-            transit.end_reclaim(connection, reclaim)
+            reclaims.end(connection, reclaim)
             ledger.add_done(connection, losses)
-            return transit.reclaiming(connection)
+            return reclaims.outputs(connection)
 
         with self._database.lock:
             self._reclaiming = self._database.write(work)
 
     def _take_from_spool(self, work: Callable[[sqlite3.Connection], list[Place]]) -> list[Place]:
         def both(connection: sqlite3.Connection) -> tuple[list[Place], set[str]]:
-            return work(connection), transit.reclaiming(connection)
+            return work(connection), reclaims.outputs(connection)
 
         with self._database.lock:
             places, self._reclaiming = self._database.write(both)

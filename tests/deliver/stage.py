@@ -20,7 +20,7 @@ from hostagent.deliver.waiting import Journal
 from hostagent.errors import StateError
 from hostagent.hookspecs import Output
 from hostagent.model import Batch, Block, Delivery, Encoded, Part, Range, Verdict
-from hostagent.state.database.transit import SpoolChange
+from hostagent.state.database.listing import SpoolChange
 from hostagent.state.letters import LetterPart
 from hostagent.state.spool.spool import Spool
 

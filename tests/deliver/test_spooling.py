@@ -15,7 +15,7 @@ from hostagent.deliver.breaker import OPEN_AFTER_FAILURES
 from hostagent.errors import PermanentError, StateError, TemporaryError
 from hostagent.model import Block, Delivery, FileId, Fingerprint, Verdict
 from hostagent.state.checkpoint import Checkpoint, FileRow
-from hostagent.state.database.transit import SpoolChange
+from hostagent.state.database.listing import SpoolChange
 from hostagent.state.dead_letters import DeadLetters
 from hostagent.state.letters import DEAD_LETTERS_DIRECTORY, read_entries, read_records
 from hostagent.state.spool.spool import Spool

@@ -1,10 +1,8 @@
-"""The tables `inflight`, `spooled`, `segments`, `reclaims`: blocks that were cut and not delivered, and where they are.
+"""The tables `spooled` and `segments`: what every spool should hold, whatever has become of its files.
 
-A row of `inflight` is a block about to be sent; after a crash it is cut again from its files. A row of `spooled` is a
-block whose position has moved because the spool holds it: it names the bytes even if the spool is gone. It is among
-the `reclaims` then, until the reader has taken it back from its files. A row of `segments` says up to where in a
-segment all have had such a row: one that has none any more was delivered or given up. Statements only, run by
-Checkpoint inside its transactions.
+A row of `spooled` is a block whose position has moved because a spool has it: it names the bytes even if the spool is
+gone. A row of `segments` says up to where in a segment every block has had such a row: one that has none any more was
+delivered or given up. Statements only, run by Checkpoint inside its transactions.
 """
 
 from __future__ import annotations
@@ -14,11 +12,10 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from hostagent.model import Block, Loss, Range
-from hostagent.state.database import positions
+from hostagent.state.database import inflight, positions, reclaims
 from hostagent.state.database.ledger import LossReason
+from hostagent.state.database.packed import any_ranges, pack_parts, parts_in
 from hostagent.state.rows import InflightBlock, InflightPart, parts_of
 from hostagent.state.spool.spooled import Place, SpoolHeader, losses_in, merge
 
@@ -31,21 +28,8 @@ _FORGET_SEGMENTS = (
     "DELETE FROM segments WHERE output = ?1 AND segment < ?2"
     " AND segment < (SELECT max(segment) FROM segments WHERE output = ?1)"
 )
-_BEGIN = "INSERT OR IGNORE INTO inflight (id, output, observed_ns, parts) VALUES (?, ?, ?, ?)"
-_RECLAIM = "INSERT INTO reclaims (id, output, observed_ns, parts, reason) VALUES (?, ?, ?, ?, ?)"
 # What was in the spool and is not meant to be given up.
 _RECLAIMED = frozenset({LossReason.SPOOL_DAMAGED, LossReason.SPOOL_MISSING})
-
-_encode_parts = msgspec.msgpack.Encoder().encode
-_decode_parts = msgspec.msgpack.Decoder(tuple[InflightPart, ...]).decode
-
-
-class Reclaim(NamedTuple):
-    """A block that a spool has lost, and why: it is to be cut again from its files."""
-
-    seq: int
-    reason: str
-    block: InflightBlock
 
 
 class SpoolChange(NamedTuple):
@@ -60,70 +44,10 @@ class SpoolChange(NamedTuple):
     end: Place = Place(0, 0)
 
 
-def parts_in(packed: bytes) -> tuple[InflightPart, ...]:
-    """No parts where they are damaged: their bytes lie behind the positions and are read again."""
-    try:
-        return _decode_parts(packed)
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError):
-        return ()
-
-
-# -- in flight ---------------------------------------------------------------------------------------------------------
-
-
-def begin(connection: sqlite3.Connection, blocks: Iterable[Block]) -> None:
-    """Blocks that are about to be sent."""
-    connection.executemany(
-        _BEGIN, [(block.id, block.output, block.observed_ns, _encode_parts(parts_of(block))) for block in blocks]
-    )
-
-
-def end(connection: sqlite3.Connection, ids: Iterable[str]) -> None:
-    """Blocks that are acked, or forgotten."""
-    connection.executemany("DELETE FROM inflight WHERE id = ?", [(id_,) for id_ in ids])
-
-
-def replace(connection: sqlite3.Connection, blocks: Iterable[InflightBlock]) -> None:
-    """Blocks that no longer cover what they did; those that cover nothing are forgotten."""
-    for block in blocks:
-        if any(part.ranges for part in block.parts):
-            connection.execute("UPDATE inflight SET parts = ? WHERE id = ?", (_encode_parts(block.parts), block.id))
-        else:
-            end(connection, [block.id])
-
-
-def load(connection: sqlite3.Connection, output: str) -> list[InflightBlock]:
-    """The blocks of an output in flight, in cut order, but for those whose row is damaged."""
-    rows = connection.execute(
-        "SELECT id, output, observed_ns, parts FROM inflight WHERE output = ? ORDER BY seq", (output,)
-    ).fetchall()
-    return [InflightBlock(row[0], row[1], row[2], parts) for row in rows if (parts := parts_in(row[3]))]
-
-
-def drop(connection: sqlite3.Connection, output: str) -> set[str]:
-    """Forget the blocks of an output, but for those that its positions have passed; the outputs that reclaim now."""
-    reached = {one.file: one.offset for one in positions.load(connection) if one.output == output}
-    for block in load(connection, output):
-        if any(range_.end <= reached.get(range_.file, 0) for part in block.parts for range_ in part.ranges):
-            packed = _encode_parts(block.parts)
-            connection.execute(_RECLAIM, (block.id, output, block.observed_ns, packed, LossReason.SPOOL_MISSING))
-    connection.execute("DELETE FROM inflight WHERE output = ?", (output,))
-    return reclaiming(connection)
-
-
-def files_named(connection: sqlite3.Connection) -> set[int]:
-    """Files that a block in flight, or one to be taken back, has ranges of."""
-    rows = connection.execute("SELECT parts FROM inflight UNION ALL SELECT parts FROM reclaims").fetchall()
-    return {range_.file for (packed,) in rows for part in parts_in(packed) for range_ in part.ranges}
-
-
-# -- in the spool ------------------------------------------------------------------------------------------------------
-
-
 def change(connection: sqlite3.Connection, spool: SpoolChange) -> None:
     """Rows for what a spool took; those before its head were delivered and go."""
     rows = [
-        (spool.output, *place, _encode_parts(parts_of(block)), _whole(block), block.observed_ns)
+        (spool.output, *place, pack_parts(parts_of(block)), _whole(block), block.observed_ns)
         for place, block in spool.added
     ]
     connection.executemany(_HOLD, rows)
@@ -159,8 +83,8 @@ def lose(
     lost: list[Loss] = []
     for *_, packed, id_, observed_ns in rows:
         parts = parts_in(packed)
-        if id_ and reason in _RECLAIMED and any(part.ranges for part in parts):
-            connection.execute(_RECLAIM, (id_, output, observed_ns, packed, reason))
+        if id_ and reason in _RECLAIMED and any_ranges(parts):
+            reclaims.add(connection, InflightBlock(id_, output, observed_ns, parts), reason)
         else:
             lost += losses_in(parts, output, reason, at_ns)
     return merge(lost), places
@@ -178,7 +102,7 @@ def reconcile(
     A block that never had a row was spooled and not committed: now it is, and need not be read again.
     """
     connection.executemany(_FORGET, [(output, *place) for place in _places(connection, output, *drained)])
-    in_flight = {block.id: block.parts for block in load(connection, output)}
+    in_flight = {block.id: block.parts for block in inflight.load(connection, output)}
     listed = listed_up_to(connection, output)
     gone: list[Place] = []
     looked_at = Place(0, 0)
@@ -218,7 +142,7 @@ def _adopt(
     ids = [id_ for id_, parts in in_flight.items() if id_ == header.id or _before(parts, begins)]
     acked = [(header.output, [range_ for part in in_flight.pop(id_) for range_ in part.ranges]) for id_ in ids]
     positions.advance(connection, positions.reached_in(acked))
-    end(connection, ids)
+    inflight.end(connection, ids)
     positions.adopt(connection, header.output, header.parts)
     after = positions.of_files(connection, header.output, files)
     kept = tuple(
@@ -226,7 +150,7 @@ def _adopt(
         for part in header.parts
     )
     id_ = header.id if header.indexes is None else None
-    connection.execute(_HOLD, (header.output, *place, _encode_parts(kept), id_, header.observed_ns))
+    connection.execute(_HOLD, (header.output, *place, pack_parts(kept), id_, header.observed_ns))
 
 
 def _moved_over(range_: Range, before: Mapping[int, int], after: Mapping[int, int]) -> bool:
@@ -234,7 +158,7 @@ def _moved_over(range_: Range, before: Mapping[int, int], after: Mapping[int, in
     return range_.file not in before or before[range_.file] < range_.end <= after[range_.file]
 
 
-def spooled(connection: sqlite3.Connection) -> list[tuple[str, Place, tuple[InflightPart, ...]]]:
+def load(connection: sqlite3.Connection) -> list[tuple[str, Place, tuple[InflightPart, ...]]]:
     """Every block that a spool should hold: its output, its place, what it covers."""
     rows = connection.execute("SELECT output, segment, offset, parts FROM spooled").fetchall()
     return [(output, Place(segment, offset), parts_in(packed)) for output, segment, offset, packed in rows]
@@ -257,28 +181,3 @@ def _places(connection: sqlite3.Connection, output: str, start: Place, stop: Pla
 def _before(parts: Sequence[InflightPart], begins: Mapping[int, int]) -> bool:
     """Whether a block lies before another one, which begins there in its files, in a file they share."""
     return any(range_.end <= begins.get(range_.file, 0) for part in parts for range_ in part.ranges)
-
-
-# -- to be taken back from their files ---------------------------------------------------------------------------------
-
-
-def reclaims(connection: sqlite3.Connection, output: str, limit: int) -> list[Reclaim]:
-    """The oldest blocks that an output's spool has lost; one whose row is damaged has no parts."""
-    rows = connection.execute(
-        "SELECT seq, reason, id, output, observed_ns, parts FROM reclaims WHERE output = ? ORDER BY seq LIMIT ?",
-        (output, limit),
-    ).fetchall()
-    return [Reclaim(row[0], row[1], InflightBlock(row[2], row[3], row[4], parts_in(row[5]))) for row in rows]
-
-
-def reclaiming(connection: sqlite3.Connection) -> set[str]:
-    """The outputs that have any."""
-    return {row[0] for row in connection.execute("SELECT DISTINCT output FROM reclaims").fetchall()}
-
-
-def end_reclaim(connection: sqlite3.Connection, reclaim: Reclaim) -> None:
-    """It is in flight as it stands here, as far as it has ranges; what it had besides is a loss."""
-    connection.execute("DELETE FROM reclaims WHERE seq = ?", (reclaim.seq,))
-    block = reclaim.block
-    if any(part.ranges for part in block.parts):
-        connection.execute(_BEGIN, (block.id, block.output, block.observed_ns, _encode_parts(block.parts)))
