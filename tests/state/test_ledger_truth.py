@@ -160,6 +160,17 @@ def test_what_was_given_up_is_not_taken_for_delivered_by_an_older_database(pair:
     assert pair.missed()[0][0] == 0
 
 
+def test_what_was_drained_behind_damage_is_not_sent_again(pair: Pair) -> None:
+    """The database hears of what was drained a moment later, and is killed before."""
+    pair.put(0, 1, 2, bytes_=5000)
+    flip(segment_of(pair), 3000)
+    assert pair.drain(9) == ["b1", "b2"]
+    assert pair.rows() == [10, 20]
+    pair.reopen()
+    assert pair.rows() == []
+    assert pair.missed() == [(0, 10, "spool_damaged")]
+
+
 def test_what_was_dropped_is_not_taken_for_delivered_by_an_older_database(tmp_path: Path) -> None:
     pair = Pair(tmp_path, max_bytes=4 * MIB, when_full="drop_oldest")
     pair.put(0, bytes_=MIB // 2)

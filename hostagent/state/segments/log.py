@@ -56,8 +56,8 @@ class SegmentLog:
             self._next = max([*numbers, *found.missing, found.mark.head_segment if found.mark else 0]) + 1
             self.head = self._first_head(found.mark)
             self.done = (found.mark.head_segment, found.mark.head_offset) if found.mark is not None else (0, 0)
-            self.given_up = found.mark.given_up if found.mark is not None else 0
-            self._next = max(self._next, self.given_up + 1)
+            self.given_up = (found.mark.given_up_segment, found.mark.given_up_offset) if found.mark else (0, 0)
+            self._next = max(self._next, self.given_up[0] + 1)
             self._first_new = self._next
             self.synced = (self.segments[-1].number, self.segments[-1].size) if self.segments else self.head
         except OSError as error:
@@ -162,11 +162,11 @@ class SegmentLog:
         """Whether a segment was begun in this run."""
         return segment.number >= self._first_new
 
-    def note_given_up(self, number: int) -> None:
-        """Something of the segment with that number, be it there or gone, will not be drained."""
-        if number > self.given_up:
-            self.given_up = number
-            self.number_behind(number)
+    def note_given_up(self, place: tuple[int, int]) -> None:
+        """Something before a place will not be drained, be it there or gone."""
+        if place > self.given_up:
+            self.given_up = place
+            self.number_behind(place[0])
             self._write_mark()
 
     def number_behind(self, number: int) -> None:
@@ -249,7 +249,7 @@ class SegmentLog:
     def _write_mark(self) -> None:
         """Not worth an error: with an older mark some blocks come again after a crash, under the same ids."""
         with contextlib.suppress(OSError):
-            self._cursor.write(Mark(*self.head, *self.synced, self.given_up))
+            self._cursor.write(Mark(*self.head, *self.synced, *self.given_up))
 
     def _stop_reading(self) -> None:
         if self._reading is not None:

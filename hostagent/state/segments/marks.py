@@ -25,14 +25,15 @@ _MANIFEST_MAX_BYTES = 1024 * 1024
 class Mark(NamedTuple):
     """Everything before the head is done; everything before the synced place was fsynced.
 
-    Up to the segment `given_up` something of it may have been lost; behind it, done means delivered.
+    Before the place that was given up some of it may have been lost; behind that, done means delivered.
     """
 
     head_segment: int
     head_offset: int
     synced_segment: int
     synced_offset: int
-    given_up: int = 0
+    given_up_segment: int = 0
+    given_up_offset: int = 0
 
 
 class Cursor:
@@ -57,7 +58,7 @@ class Cursor:
     def write(self, mark: Mark) -> None:
         """Remember a mark."""
         turn = self._turn + 1
-        slot = _SLOT.pack(_MAGIC, 0, turn, *mark)
+        slot = _SLOT.pack(_MAGIC, mark.given_up_offset, turn, *mark[:5])
         slot += b"\0" * (_SLOT_BYTES - 4 - len(slot))
         slot += struct.pack("<I", zlib.crc32(slot))
         os.pwrite(self._fd, slot, turn % 2 * _SLOT_BYTES)
@@ -123,7 +124,7 @@ def _read_cursor(fd: int) -> tuple[int, Mark | None]:
         slot = os.pread(fd, _SLOT_BYTES, number * _SLOT_BYTES)
         if len(slot) != _SLOT_BYTES or int.from_bytes(slot[-4:], "little") != zlib.crc32(slot[:-4]):
             continue
-        magic, _, turn, *places = _SLOT.unpack_from(slot)
+        magic, given_up_offset, turn, *places = _SLOT.unpack_from(slot)
         if magic == _MAGIC and turn > newest[0]:
-            newest = (turn, Mark(*places))
+            newest = (turn, Mark._make([*places, given_up_offset]))
     return newest

@@ -63,11 +63,11 @@ class SpoolLosses:
         drained: tuple[Place, Place],
         missing: Mapping[int, int],
         unreadable: Sequence[Segment],
-    ) -> int:
+    ) -> Place:
         """At start: ledger what should be there and is not, segments that are gone or unreadable included.
 
         Between the two places all was `drained`. `missing` are numbers of segments and how long they were, 0 where that
-        isn't known. Returns the number of the last segment that lacks something.
+        isn't known. Returns the place before which something was not.
         """
         listed = self._record.listed_up_to(self._output)
         self.highest = max(listed, default=0)
@@ -90,7 +90,9 @@ class SpoolLosses:
         ]
         if lost:
             self._record.add_losses(lost)
-        return max([0, *named, *missing, *(one.number for one in unreadable)])
+        blocks = [Place(place.segment, place.offset + 1) for place in self._missed]
+        whole = [Place(number + 1, 0) for number in [*missing, *(one.number for one in unreadable)]]
+        return max([Place(0, 0), *blocks, *whole])
 
     def give_up(
         self, segment: Segment, going: Sequence[Frame | Damage], reason: LossReason, *, fresh: bool = False

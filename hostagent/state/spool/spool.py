@@ -68,7 +68,7 @@ class Spool:
         self._lock = threading.Lock()
         self._log: SegmentLog | None = None
         self._full = ""
-        self._given_up = 0
+        self._given_up = Place(0, 0)
         self._head: tuple[SpooledBlock, tuple[int, int]] | None = None
         self._failed_reads = 0
         self._tally = Tally()
@@ -209,7 +209,7 @@ class Spool:
 
     def _take_stock(self, log: SegmentLog) -> None:
         """Count what waits; write into the ledger what is gone before the list of segments forgets it."""
-        drained = (Place(log.given_up + 1, 0), Place(*log.done))
+        drained = (Place(*log.given_up), Place(*log.done))
         self._go_on_from(log, self._losses.reconcile(self._counted(log), drained, log.missing, log.unreadable))
         for number in log.missing:
             told = f"segment {number:012d} is missing: what it held is read from the log files again"
@@ -223,7 +223,7 @@ class Spool:
             torn = f"{log.torn_bytes} bytes at the end were being written when the agent died; they come again"
             self._losses.tell(torn, "")
 
-    def _go_on_from(self, log: SegmentLog, given_up: int) -> None:
+    def _go_on_from(self, log: SegmentLog, given_up: Place) -> None:
         """What is said of the segments that have been here is not to be said of new ones."""
         log.note_given_up(given_up)
         log.number_behind(self._losses.highest)
@@ -257,7 +257,7 @@ class Spool:
     def _give_up(self, log: SegmentLog, segment: Segment, damage: Damage) -> None:
         """Go past damage: into the ledger first, then on. The segment goes to quarantine when it is drained."""
         self._losses.give_up(segment, [damage], LossReason.SPOOL_DAMAGED, fresh=log.is_fresh(segment))
-        log.note_given_up(segment.number)
+        log.note_given_up((segment.number, damage.end))
         if damage.header is not None:
             self._tally.dropped(damage.header)
         segment.damage = segment.damage or damage.why
@@ -318,7 +318,7 @@ class Spool:
         found = list(scan_segment(segment, start, segment.size))
         if found:
             self._losses.give_up(segment, found, LossReason.SPOOL_DROPPED, fresh=log.is_fresh(segment))
-        log.note_given_up(segment.number)
+        log.note_given_up((segment.number + 1, 0))
         log.remove(segment)
         for one in found:
             if _is_block(one):
