@@ -258,7 +258,7 @@ def _find(config_path: str, data_dir: str | None, places: tuple[str, ...]) -> li
     found = []
     for place in places:
         directory = state / SPOOL_DIRECTORY / directory_name(place)
-        if not _is_path(place) and not directory.is_dir():
+        if not _is_path(place) and directory not in spools(state):
             there = ", ".join(path.name for path in spools(state)) or "none"
             raise HostagentError(f"output {place} has nothing spooled in {state} (outputs that have: {there})")
         found.append(Path(place) if _is_path(place) else directory)

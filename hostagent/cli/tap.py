@@ -65,6 +65,8 @@ def tap(*, source: str, config_path: str, address: str | None, count: int | None
                 shown += len(lines)
                 show.print_bytes(b"".join(lines))
             clock.wait(never, PACE_S)
+    except KeyboardInterrupt:
+        return  # how it is meant to end
     finally:
         tapping.close()
 

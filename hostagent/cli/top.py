@@ -5,6 +5,7 @@ Asks the running agent again and again and shows the differences; the agent does
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ import msgspec
 
 from hostagent.cli import show
 from hostagent.cli.options import api_option, config_option, json_option
+from hostagent.config.listen import TcpAddress, UnixAddress
 from hostagent.observe.report import AgentReport, OutputReport, SourceReport
 
 CLEAR = "\x1b[H\x1b[2J"
@@ -72,13 +74,20 @@ def top(*, config_path: str, address: str | None, as_json: bool, interval_s: flo
 
     With --json one object a line for each look.
     """
+    from hostagent.cli.client import find_address
+
+    where = find_address(config_path, address)
+    with contextlib.suppress(KeyboardInterrupt):  # how it is meant to end
+        _look(where, interval_s, count, as_json=as_json)
+
+
+def _look(where: UnixAddress | TcpAddress, interval_s: float, count: int | None, *, as_json: bool) -> None:
     import threading
 
-    from hostagent.cli.client import ask, find_address
+    from hostagent.cli.client import ask
     from hostagent.clock import Clock
 
     clock, never = Clock(), threading.Event()
-    where = find_address(config_path, address)
     before, before_s = ask(where, "/status", {}, AgentReport), clock.monotonic_s()
     for _ in itertools.count() if count is None else range(count):
         clock.wait(never, interval_s)

@@ -1,9 +1,12 @@
 """`top` and `tap` show what goes through while it does, and leave delivery alone."""
 
 import json
+import select
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -115,3 +118,37 @@ def test_top_shows_rates_that_fit_what_was_written(agent: Agent, tmp_path: Path)
     assert source["bytes_per_s"] == pytest.approx(source["records_per_s"] * 9)
     assert 0 < output["bytes_per_s"] * rates["seconds"] <= written
     assert "Outputs" in agent.call("top", "--count", "1", "--interval", "0.1").stdout
+
+
+@pytest.mark.parametrize("command", [["top", "--interval", "0.1", "--json"], ["tap", "app"]])
+def test_ctrl_c_is_how_they_are_meant_to_end(agent: Agent, tmp_path: Path, command: list[str]) -> None:
+    agent.start()
+    agent.wait_ready()
+    with subprocess.Popen(
+        agent.command(*command),
+        env=agent_environment(),
+        cwd=agent.directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if command[0] == "tap":
+            append_until_printed(tmp_path / "logs" / "a.log", process.stdout)
+        else:
+            assert process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""
+
+
+def append_until_printed(path: Path, printing: IO[str]) -> None:
+    """As above, for one that goes on."""
+
+    def printed() -> bool:
+        with path.open("a") as file:
+            file.write("L one\nL two\n")
+        return bool(select.select([printing], [], [], 0)[0])
+
+    wait_for(printed, "a record", poll_s=0.1)

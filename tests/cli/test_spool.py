@@ -134,6 +134,12 @@ def test_a_name_that_is_not_there_is_answered_with_those_that_are(agent: Agent, 
     assert (run.returncode, "outputs that have: none" in run.stderr) == (1, True)
 
 
+def test_a_name_no_filesystem_takes_is_no_output_either(agent: Agent) -> None:
+    (agent.directory / "state").mkdir(parents=True)
+    run = agent.call("spool", "ls", "a" * 5000)
+    assert (run.returncode, "has nothing spooled" in run.stderr, run.stderr.count("\n")) == (1, True, 1)
+
+
 def test_dead_letters_are_listed_and_printed_with_their_reasons(agent: Agent, backend: Backend) -> None:
     backend.behave("status", status=400)
     agent.start()
