@@ -7,7 +7,6 @@ bytes only after the checkpoint has them in its ledger, or among those to be rec
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from hostagent.state.segments.frames import PREFIX_BYTES, Damage, Frame
 from hostagent.state.segments.log import SegmentLog
 from hostagent.state.segments.survey import Segment, scan_segment
 from hostagent.state.spool.losses import SpoolLosses, SpoolRecord
+from hostagent.state.spool.room import Room
 from hostagent.state.spool.spooled import (
     BLOCK_FRAME,
     SPOOL_DIRECTORY,
@@ -59,10 +59,10 @@ class Spool:
     def __init__(self, data_dir: Path, output: str, config: SpoolConfig, clock: Clock, record: SpoolRecord) -> None:
         """Use `open`."""
         self.directory = data_dir / SPOOL_DIRECTORY / directory_name(output)
-        self._data_dir = data_dir
         self._output = output
         self._config = config
         self._clock = clock
+        self._room = Room(self.directory, config)
         self._losses = SpoolLosses(self.directory, output, clock, record)
         self._quarantine = Quarantine(data_dir, clock)
         self._lock = threading.Lock()
@@ -283,30 +283,13 @@ class Spool:
 
     def _has_room(self, need_bytes: int) -> bool:
         """Whether a frame may be written now; with drop_oldest the oldest segments make room for it."""
-        if need_bytes > self._config.max_bytes:
-            self._full = f"one block needs {need_bytes} bytes, spool.max_bytes is {self._config.max_bytes}"
-            return False
-        while why := self._why_full(need_bytes):
-            if self._config.when_full == "block" or self._log is None or not self._drop_oldest(self._log):
+        may_drop = self._config.when_full != "block" and need_bytes <= self._config.max_bytes
+        while why := self._room.lacks(need_bytes, self._log.disk_bytes if self._log is not None else 0):
+            if not may_drop or self._log is None or not self._drop_oldest(self._log):
                 self._full = why
                 return False
         self._full = ""
         return True
-
-    def _why_full(self, need_bytes: int) -> str:
-        used_bytes = self._log.disk_bytes if self._log is not None else 0
-        if used_bytes + need_bytes > self._config.max_bytes:
-            return f"{used_bytes} of spool.max_bytes = {self._config.max_bytes} bytes are in use"
-        # It may be on a filesystem of its own, and is not made before there is something to put into it.
-        place = next((one for one in (self.directory, self.directory.parent) if one.exists()), self._data_dir)
-        try:
-            disk = os.statvfs(place)
-        except OSError as error:
-            raise os_fault(place, "ask for its free space", error) from error
-        free_bytes = disk.f_bavail * disk.f_frsize
-        if free_bytes - need_bytes < self._config.reserve_bytes:
-            return f"the disk has {free_bytes} bytes free, spool.reserve_bytes = {self._config.reserve_bytes}"
-        return ""
 
     def _drop_oldest(self, log: SegmentLog) -> bool:
         """Give up the oldest segment, but not the block somebody is delivering nor any that is not synced yet."""
