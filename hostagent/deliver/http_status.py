@@ -6,6 +6,7 @@ what an operator can mend (a token, a route, a size limit) is never a reason to 
 
 from __future__ import annotations
 
+import re
 from datetime import UTC
 
 from hostagent.errors import PermanentError, TemporaryError
@@ -24,6 +25,8 @@ LONGEST_WISH_S = 3600.0
 TOLD_WISH_S = 30.0
 
 _BUSY = {408, 425, 429}
+# What nginx, Apache and Go say to plain HTTP at a port of theirs that speaks TLS.
+_WANTS_TLS = re.compile(r"plain HTTP|HTTP request to an HTTPS", re.IGNORECASE)
 _HINTS = {
     401: "it does not accept the credentials: check the token or password file",
     403: "the credentials do not permit this: check what they are allowed to",
@@ -53,6 +56,10 @@ def verdict_of(status: int, where: str, excerpt: str, retry_after: str | None, n
         own_s = CREDENTIALS_DELAY_S if status in (401, 403, 407) else OPERATOR_DELAY_S
         delay_s = max(own_s, wish_s(retry_after, now_ns) or 0.0)
         raise TemporaryError(f"{where} answered {status}: {hint}{said}", delay_s)
+    if status == 400 and where.startswith("http://") and _WANTS_TLS.search(excerpt):
+        raise TemporaryError(
+            f"{where} answered 400: it speaks TLS here: write https in the url{said}", OPERATOR_DELAY_S
+        )
     if 400 <= status < 500:
         raise PermanentError(f"{where} answered {status}{said}")
     raise TemporaryError(

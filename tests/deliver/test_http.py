@@ -156,6 +156,21 @@ def test_statuses_that_refuse_for_good(status: int) -> None:
         verdict_of(status, "http://x/", "no such field", None, 0)
 
 
+@pytest.mark.parametrize(
+    "says",
+    [
+        "<html> <head><title>400 The plain HTTP request was sent to HTTPS port</title></head>",
+        "Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />",
+        "Client sent an HTTP request to an HTTPS server.",
+    ],
+)
+def test_plain_http_at_a_port_that_speaks_tls_costs_no_records(says: str) -> None:
+    with pytest.raises(TemporaryError, match="write https in the url"):
+        verdict_of(400, "http://x/", says, None, 0)
+    with pytest.raises(PermanentError):
+        verdict_of(400, "https://x/", says, None, 0)
+
+
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 501, 502, 503, 504, 507, 599, 700])
 def test_statuses_that_mean_later(status: int) -> None:
     with pytest.raises(TemporaryError) as caught:
@@ -216,6 +231,21 @@ def test_the_answer_in_an_error_is_short_clean_and_without_the_token(tmp_path: P
     assert text.isprintable()
     assert "bad header Bearer ***" in text
     assert len(text) < 300
+
+
+APACHE = (
+    b'<!DOCTYPE HTML PUBLIC "-//IETF//DTD HTML 2.0//EN">\n<html><head>\n<title>400 Bad Request</title>\n</head><body>\n'
+    b"<h1>Bad Request</h1>\n<p>Your browser sent a request that this server could not understand.<br />\n"
+    b"Reason: You're speaking plain HTTP to an SSL-enabled server port.<br />\n</p>\n</body></html>\n"
+)
+
+
+def test_of_a_servers_own_page_the_words_are_told() -> None:
+    with hostile(answering(400, APACHE)) as server:
+        client = output(server)
+        with pytest.raises(TemporaryError, match=r"write https in the url .400 Bad Request Bad Request Your browser"):
+            client.send(delivery())
+        client.close()
 
 
 def test_a_token_that_was_replaced_is_used_at_the_next_request(tmp_path: Path) -> None:

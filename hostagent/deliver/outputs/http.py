@@ -25,6 +25,7 @@ from hostagent.model import Delivery, Verdict
 
 MAX_REDIRECTS = 3
 _EXCERPT_CHARS = 200
+_TAG = re.compile(r"<[^<>]*>")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # What the agent itself says about a delivery, and what would make two ways of saying how long it is.
 _OURS = frozenset(
@@ -167,6 +168,8 @@ def _excerpt(body: bytes, secret: str) -> str:
     text = body[: 16 * _EXCERPT_CHARS].decode("utf-8", "replace")
     if secret:
         text = text.replace(secret, "***")
+    if text.lstrip().startswith("<"):
+        text = _TAG.sub(" ", text)  # a server's or proxy's own page, whose words come after much of nothing
     text = " ".join("".join(char if char.isprintable() else " " for char in text).split())
     return text if len(text) <= _EXCERPT_CHARS else text[:_EXCERPT_CHARS] + "…"
 
