@@ -11,6 +11,8 @@ from hostagent.model import FileId, Target
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.tail.files.filerows import FileRows
 from hostagent.tail.files.known import KnownRows
+from hostagent.tail.files.openfiles import OpenFiles
+from hostagent.tail.files.registry import Registry
 from hostagent.tail.origin import Origin, Policy
 from hostagent.tail.ports import Chain
 from hostagent.tail.tailer import TailedFile
@@ -67,3 +69,17 @@ def test_a_change_is_written_when_its_time_has_come(rows: FileRows, checkpoint: 
     rows.save(now_s + rows.due_s(now_s))
     assert [row.path for row in checkpoint.files()] == ["/logs/a.log.1"]
     assert rows.due_s(now_s) == float("inf")
+
+
+def test_what_is_known_of_a_file_is_made_durable_when_it_loses_its_place(checkpoint: Checkpoint) -> None:
+    """A power cut may set the checkpoint back, which costs nothing as long as the file can be read again."""
+    asked: list[str] = []
+    registry = Registry(OpenFiles({}, 10), checkpoint, KnownRows(), Clock())
+    tailed = new_file("/logs/a.log", 1)
+    registry.rows.add(tailed)
+    registry.rows.register()
+    checkpoint.on_urgent = lambda: asked.append("at once")
+    registry.lose(tailed)
+    assert asked == ["at once"]
+    registry.retire(tailed)  # its last blocks were acked meanwhile
+    assert asked == ["at once", "at once"]
