@@ -99,19 +99,20 @@ def _only(report: AuditReport, source: str) -> AuditReport:
 
 def _print(report: AuditReport, *, each_file: bool, losses: bool) -> None:
     titles = ("source", "output", "files>", *HEADINGS)
-    rows = [(one.source, one.output, show.count(one.files), *_row(one.account)) for one in report.sources]
+    rows = [(one.source or "-", one.output, show.count(one.files), *_row(one.account)) for one in report.sources]
     show.table(titles, rows)
     for one in report.sources:
+        whose = f"{one.source or '-'} to {one.output}"
         lost = ", ".join(f"{reason} {show.count(bytes_)}" for reason, bytes_ in one.reasons.items() if bytes_)
         if lost:
-            text = f"{one.source} to {one.output}: lost {lost} bytes, --losses says which"
+            text = f"{whose}: lost {lost} bytes, --losses says which"
             show.trouble(text, colour="yellow", mark="-")
         if one.unsized_losses:
             seen = f", of at least {show.count(one.account.lost_unsized)} bytes" if one.account.lost_unsized else ""
-            text = f"{one.source} to {one.output}: {show.count(one.unsized_losses)} losses of unknown size{seen}"
+            text = f"{whose}: {show.count(one.unsized_losses)} losses of unknown size{seen}"
             show.trouble(text, colour="yellow", mark="-")
         if one.account.unaccounted:
-            text = f"{one.source} to {one.output}: {show.count(one.account.unaccounted)} bytes are unaccounted for"
+            text = f"{whose}: {show.count(one.account.unaccounted)} bytes are unaccounted for"
             show.trouble(
                 text, "hostagent audit --files shows in which files; this is a fault of the agent, please report it"
             )

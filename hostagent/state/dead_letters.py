@@ -12,7 +12,7 @@ import itertools
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +43,10 @@ from hostagent.state.segments.frames import PREFIX_BYTES, Damage
 from hostagent.state.segments.log import SegmentLog
 from hostagent.state.spool.spooled import directory_name
 
+_WORDS: Mapping[str, str] = {
+    LossReason.DEAD_LETTER_DAMAGED: "can't be read",
+    LossReason.DEAD_LETTER_MISSING: "is gone",
+}
 # Letters put again after a crash are the newest ones.
 _REMEMBERED = 4096
 # Letters leave this much of the bound, or an eighth of it, to the notes which of them are gone.
@@ -273,7 +277,9 @@ class _Box:
                 self._gone.update(decode_gone(found.header))
         if lost:
             self._on_loss(lost)
-            self._found = [Notice(f"dead letters {self._output}", f"{one.path}: {one.reason}", "") for one in lost]
+            hint = "it is in the ledger as of unknown size; look at the disk's health, and who changed the directory"
+            subject = f"dead letters {self._output}"
+            self._found = [Notice(subject, f"{one.path} {_WORDS[one.reason]}", hint) for one in lost]
         log.settle()
         for letter in self.entries():
             self._newest.append(letter.header.key)

@@ -62,4 +62,7 @@ def look_fault(path: str | os.PathLike[str], error: OSError) -> StateError:
 def os_fault(path: str | os.PathLike[str], doing: str, error: OSError) -> StateError:
     """A StateError for what the kernel answered while `doing` something at `path`."""
     hint = _OS_HINTS.get(error.errno or 0, "")
-    return StateError(f"{os.fspath(path)}: can't {doing}: {error.strerror or error}" + (f" ({hint})" if hint else ""))
+    # What stands in the way may be another file: a quarantine that is no directory.
+    other = f": {error.filename}" if error.filename not in (None, path, os.fspath(path)) else ""
+    said = f"{os.fspath(path)}: can't {doing}: {error.strerror or error}{other}"
+    return StateError(said + (f" ({hint})" if hint else ""))

@@ -123,6 +123,25 @@ def test_what_stands_in_the_way_of_the_state_is_told_with_what_to_do(
         assert told in run.stderr
 
 
+def test_a_quarantine_that_is_no_directory_is_named(agent: Agent) -> None:
+    state = agent.directory / "state"
+    state.mkdir()
+    (state / "checkpoint.db").write_bytes(b"no database\n" * 500)
+    (state / "quarantine").write_text("in the way")
+    run = agent.call("run", "--once")
+    assert (run.returncode, f"{state}/quarantine" in run.stderr) == (1, True), run.stderr
+    assert "move it away" in run.stderr
+
+
+def test_damaged_dead_letters_are_told_in_words(agent: Agent) -> None:
+    box = agent.directory / "state" / "dead-letters" / "main"
+    box.mkdir(parents=True)
+    (box / "000000000001-0123456789abcdef.seg").write_bytes(os.urandom(5000))
+    started(agent)
+    wait_for(lambda: "can't be read (it is in the ledger" in agent.tail(), "the log", so_far=agent.tail)
+    assert "- to main: 1 losses of unknown size" in agent.call("audit").stdout
+
+
 def test_a_file_where_a_spool_should_be_is_told_with_what_to_do(agent: Agent, logs: Path, backend: Backend) -> None:
     (agent.directory / "state" / "spool").mkdir(parents=True)
     (agent.directory / "state" / "spool" / "main").write_text("in the way")
