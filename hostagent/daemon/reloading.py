@@ -80,11 +80,16 @@ class Reloading:
             self._notices = [Notice(str(self._path), message, hint)]
             return False
         difference = compare(self._assembly.config, config)
+        was_told = bool(self._notices)
         self._notices = [
             Notice(str(self._path), f"`{name}` has changed, which only a restart takes over", "restart the agent")
             for name in difference.restart
         ]
+        for notice in self._notices:
+            log.warning("%s: %s (%s)", notice.subject, notice.message, notice.hint)
         if not difference.sources and not difference.outputs:
+            if was_told and not self._notices:
+                log.info("the configuration is the one that is in force again")
             return False
         retired = self._retire(difference)
         if retired is None:

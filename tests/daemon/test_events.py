@@ -202,3 +202,16 @@ def test_what_waits_for_an_output_that_was_renamed_is_told_until_it_is_named_aga
     agent.command("check")
     agent.signal(signal.SIGHUP)
     wait_for(lambda: not told() and not agent.answer("spool", "ls", "main"), "the spool to be drained")
+
+
+def test_a_change_that_waits_for_a_restart_and_one_that_is_taken_back_are_told(agent: Agent) -> None:
+    started(agent)
+    for change, told in (
+        ({"limits": {"stop_timeout": "2s"}}, "`limits` has changed, which only a restart takes over"),
+        ({"limits": {"stop_timeout": "1s"}}, "is the one that is in force again"),
+        ({"outputs": {}}, "is not taken over"),
+    ):
+        agent.config |= change
+        agent.command("check")
+        agent.signal(signal.SIGHUP)
+        wait_for(lambda told=told: told in agent.tail(), told, so_far=agent.tail)  # type: ignore[misc]
