@@ -89,6 +89,26 @@ def test_the_age_of_what_waits_in_the_spool_is_the_outputs_lag(agent: Agent, log
     assert "0 B of" in agent.call("status").stdout
 
 
+def test_a_backend_that_refuses_everything_is_not_told_with_every_block(
+    agent: Agent, logs: Path, backend: Backend
+) -> None:
+    backend.behave("status", status=422)
+    agent.config["outputs"]["main"]["block"] = {"max_wait": "10ms"}
+    started(agent)
+    count = 0
+
+    def refused() -> int:
+        nonlocal count
+        count += 1
+        with (logs / "a.log").open("a") as file:
+            file.write("a line\n" * count)
+        return int(backend.stats()["refused"])
+
+    wait_for(lambda: refused() >= 5, "five blocks to be refused", poll_s=0.1)
+    assert agent.stop() == 0
+    assert agent.log.read_text().count("refused for good") <= 2  # one each half minute
+
+
 def test_dead_letters_in_status_are_those_that_are_kept(agent: Agent, logs: Path, backend: Backend) -> None:
     backend.behave("status", status=422)
     (logs / "a.log").write_text("a line\n")
