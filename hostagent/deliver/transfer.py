@@ -184,7 +184,7 @@ class Transfer:
         spans = ((end - start, part) for part in parts for _, start, end in part.ranges)
         raw_bytes = sum(size * part.refused // max(part.records, 1) for size, part in spans)
         self._refused = Refused(self._refused.records + len(letters), self._refused.raw_bytes + raw_bytes)
-        # Without what differs from block to block: a backend that refuses all is told twice a minute, not twice a second.
+        # Without what differs between blocks: a backend that refuses all is told twice a minute, not twice a second.
         reason = letters[0][1].partition(" (")[0]
         log.warning("output %s: records were refused for good: %s (see `dead-letters ls`)", self._name, reason)
 
