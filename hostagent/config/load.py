@@ -7,7 +7,6 @@ other keys belong to the component named by `type`. It opens no log, no socket a
 from __future__ import annotations
 
 import codecs
-import glob
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -65,7 +64,12 @@ def load_config(
 def config_files(path: str | Path) -> list[str]:
     """The file, and those of `conf.d` beside it in the order of their names."""
     folder = os.path.join(os.path.dirname(os.path.abspath(path)), "conf.d")
-    names = [name for ending in ("yaml", "yml", "json") for name in glob.glob(f"*.{ending}", root_dir=folder)]
+    try:
+        names = [name for name in os.listdir(folder) if name.endswith((".yaml", ".yml", ".json")) and name[0] != "."]
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    except OSError:
+        return [str(path), folder]  # whoever reads it says why it can't be: nothing in it may be left out silently
     return [str(path), *(os.path.join(folder, name) for name in sorted(names))]
 
 

@@ -14,6 +14,7 @@ from hostagent.config.load import load_config, read_part, read_section
 from hostagent.config.model import Config, MultilineConfig
 from hostagent.errors import ConfigError, ConfigProblem
 from tests.config.sample_parts import PARTS, DropOptions, FileOptions, HttpOptions, RegexOptions
+from tests.support.agent import agent_command, agent_environment
 from tests.support.directories import anyones_directory, small_disk
 
 Load = Callable[..., Config]
@@ -338,6 +339,26 @@ def test_an_address_to_listen_on_that_is_given_twice_is_a_mistake(problems: Prob
 def test_a_missing_file_is_told_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: can't read the file: No such file or directory"):
         load_config(tmp_path / "none.yaml", PARTS)
+
+
+@pytest.mark.requires(root=True, tools=["setpriv"])
+def test_a_conf_d_that_may_not_be_listed_is_a_mistake(tmp_path: Path) -> None:
+    """Its sources would be missing, and nobody would know; uid 0 without capabilities stands for the agent."""
+    path = tmp_path / "hostagent.yaml"
+    path.write_text(f"data_dir: {tmp_path}/state\noutputs: {{main: {{type: blackhole}}}}\n")
+    (tmp_path / "conf.d").mkdir()
+    os.chown(tmp_path / "conf.d", 65534, 65534)
+    (tmp_path / "conf.d").chmod(0o700)
+    caps = "-dac_override,-dac_read_search"
+    run = subprocess.run(
+        ["setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}", *agent_command(), "check", "-c", str(path)],
+        env=agent_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, f"{tmp_path}/conf.d: can't read" in run.stdout) == (2, True), run.stdout
+    assert "Permission denied" in run.stdout
 
 
 def test_a_fifo_in_conf_d_does_not_hold_up_the_start(load: Load, tmp_path: Path) -> None:
