@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -29,8 +30,6 @@ class Quarantine:
 
     def move(self, path: Path, name: str = "") -> Path:
         """Move a whole file in; raises OSError, since a damaged file that stays would be met again."""
-        import shutil  # noqa: PLC0415 - hardly ever needed
-
         self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         kept = self._free_name(name or path.name)
         shutil.move(path, kept)  # a rename, unless somebody mounted a disk in between

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
+import tempfile
 from pathlib import Path
 
 from hostagent.errors import StateError
@@ -76,9 +78,6 @@ def _connect_to_look(uri: str) -> sqlite3.Connection:
 
 def _copied(path: Path) -> sqlite3.Connection:
     """A database whose log must be replayed on a disk that takes no writes: replayed in a copy, then held in memory."""
-    import shutil  # noqa: PLC0415 - hardly ever needed, as is tempfile
-    import tempfile  # noqa: PLC0415
-
     memory = sqlite3.connect(":memory:", isolation_level=None)
     memory.text_factory = _decode_text
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -171,8 +172,6 @@ def _shape(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
 
 def upgrade(path: Path) -> None:
     """Bring an older database to this version, in a child process."""
-    import subprocess  # noqa: PLC0415 - hardly ever needed
-
     run = subprocess.run(  # noqa: S603 - our own module and a path, no shell
         # -P: the working directory, which may be anybody's, is no place to import from.
         [sys.executable, "-P", "-m", "hostagent.state.database.schema", str(path)],

@@ -11,28 +11,29 @@ import struct
 from collections.abc import Iterator
 from errno import EACCES
 
+from inotify_simple import INotify, flags
+
 from hostagent.tail.finding.beneath import NotPermittedError
 from hostagent.tail.watching.events import Event, Kind
-from hostagent.tail.watching.inotify import Flag, Inotify
 
-NAMES = Flag.CREATE | Flag.MOVED_FROM | Flag.MOVED_TO | Flag.DELETE | Flag.DELETE_SELF | Flag.MOVE_SELF
+NAMES = flags.CREATE | flags.MOVED_FROM | flags.MOVED_TO | flags.DELETE | flags.DELETE_SELF | flags.MOVE_SELF
 """What happens to names in a directory, and to the directory itself."""
 
-WRITES = Flag.MODIFY | Flag.CLOSE_WRITE
+WRITES = flags.MODIFY | flags.CLOSE_WRITE
 """What happens to the files behind the names."""
 
-_GONE = int(Flag.DELETE_SELF | Flag.MOVE_SELF | Flag.UNMOUNT | Flag.IGNORED)
-_REPEATABLE = {int(Flag.MODIFY), int(Flag.CLOSE_WRITE)}
-_IS_DIR = int(Flag.ISDIR)
-_OVERFLOW = int(Flag.Q_OVERFLOW)
-_MOVED_SELF = int(Flag.MOVE_SELF)
+_GONE = int(flags.DELETE_SELF | flags.MOVE_SELF | flags.UNMOUNT | flags.IGNORED)
+_REPEATABLE = {int(flags.MODIFY), int(flags.CLOSE_WRITE)}
+_IS_DIR = int(flags.ISDIR)
+_OVERFLOW = int(flags.Q_OVERFLOW)
+_MOVED_SELF = int(flags.MOVE_SELF)
 _KINDS = {
-    int(Flag.CREATE): Kind.CREATED,
-    int(Flag.MODIFY): Kind.MODIFIED,
-    int(Flag.CLOSE_WRITE): Kind.CLOSED,
-    int(Flag.MOVED_FROM): Kind.MOVED_FROM,
-    int(Flag.MOVED_TO): Kind.MOVED_TO,
-    int(Flag.DELETE): Kind.DELETED,
+    int(flags.CREATE): Kind.CREATED,
+    int(flags.MODIFY): Kind.MODIFIED,
+    int(flags.CLOSE_WRITE): Kind.CLOSED,
+    int(flags.MOVED_FROM): Kind.MOVED_FROM,
+    int(flags.MOVED_TO): Kind.MOVED_TO,
+    int(flags.DELETE): Kind.DELETED,
 }
 _HEADER = struct.Struct("=iIII")
 _READ_BYTES = 64 * 1024
@@ -41,14 +42,14 @@ _READ_BYTES = 64 * 1024
 class KernelWatches:
     """Watches on directories for the events of one mask. OSError if the kernel gives no instance."""
 
-    def __init__(self, mask: Flag) -> None:
-        self._mask = mask | Flag.ONLYDIR
-        self._inotify = Inotify()
+    def __init__(self, mask: flags) -> None:
+        self._mask = mask | flags.ONLYDIR
+        self._inotify = INotify(nonblocking=True)
         self._descriptors: dict[str, int] = {}
         self._directories: dict[int, list[str]] = {}
 
     def fileno(self) -> int:
-        return self._inotify.fileno()
+        return int(self._inotify.fileno())
 
     def add(self, fd: int, directory: str) -> None:
         """Take a watch on exactly the directory that is open, whatever its path leads to meanwhile.
@@ -89,7 +90,7 @@ class KernelWatches:
         """Take the queued events, each repetition within one go once.
 
         The raw records are compared before they are taken apart: under a flood most of them say the same, and making
-        names of them first costs several times as much.
+        names of them first (as inotify_simple's own reading does) costs several times as much.
         """
         try:
             data = os.read(self.fileno(), _READ_BYTES)
@@ -125,7 +126,7 @@ class KernelWatches:
             self._remove(descriptor)
         for directory in directories:
             del self._descriptors[directory]
-            if self._mask & Flag.DELETE_SELF:
+            if self._mask & flags.DELETE_SELF:
                 yield Event(Kind.DIRECTORY_GONE, directory)
 
     def close(self) -> None:
