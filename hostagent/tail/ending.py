@@ -7,6 +7,7 @@ its next generation, and what was unread is looked for in a copy or written into
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from hostagent.clock import Clock
@@ -48,34 +49,52 @@ class Ending:
         self._turn = turn
         self._max_deleted_bytes = max_deleted_bytes
         self._tend_at_s = 0.0
+        self._round: deque[TailedFile] = deque()
         self._losses: list[Loss] = []
 
     def due_s(self, now_s: float) -> float:
         """Seconds until `tend` has something to do."""
+        if self._round:
+            return 0.0
         if self._registry.ended or self._registry.followed or self._losses:
             return self._tend_at_s - now_s
         return float("inf")
 
-    def tend(self, now_s: float) -> None:
-        """Drain files without a place a bit further; retire those that are done."""
-        if now_s < self._tend_at_s:
-            return
-        self._tend_at_s = now_s + TEND_S
-        self._save_losses()
-        for tailed in list(self._registry.ended):
-            if tailed.drained:
-                if tailed.all_acked():
-                    self._retire(tailed)
-                continue
-            at_end = not self.joins.holds_back(tailed) and not self._turn(tailed, False) and not tailed.queued
-            if at_end or (tailed.drop_size is not None and tailed.tail >= tailed.drop_size):
-                self._drain(tailed, now_s)
-        for tailed in list(self._registry.followed):
-            if tailed.ended or tailed.closed:
+    def tend(self, now_s: float, names_wait: Callable[[], bool]) -> None:
+        """Drain files without a place a bit further; retire those that are done.
+
+        Where the watcher has heard of names, the rest of them has to wait until those were taken.
+        """
+        if not self._round:
+            if now_s < self._tend_at_s:
+                return
+            self._tend_at_s = now_s + TEND_S
+            self._save_losses()
+            for tailed in [tailed for tailed in self._registry.followed if tailed.ended]:
                 del self._registry.followed[tailed]
-            elif not self.joins.holds_back(tailed) and not self._turn(tailed, False) and not tailed.queued:
-                self._hand_over(tailed, now_s)
+            self._round.extend([*self._registry.ended, *self._registry.followed])
+        while self._round:
+            tailed = self._round.popleft()
+            if tailed in self._registry.ended:
+                self._tend_ended(tailed, now_s)
+            elif tailed in self._registry.followed:
+                self._tend_followed(tailed, now_s)
+            if self._round and names_wait():
+                return
         self._keep_within_budget()
+
+    def _tend_ended(self, tailed: TailedFile, now_s: float) -> None:
+        if tailed.drained:
+            if tailed.all_acked():
+                self._retire(tailed)
+            return
+        at_end = not self.joins.holds_back(tailed) and not self._turn(tailed, False) and not tailed.queued
+        if at_end or (tailed.drop_size is not None and tailed.tail >= tailed.drop_size):
+            self._drain(tailed, now_s)
+
+    def _tend_followed(self, tailed: TailedFile, now_s: float) -> None:
+        if not self.joins.holds_back(tailed) and not self._turn(tailed, False) and not tailed.queued:
+            self._hand_over(tailed, now_s)
 
     def _keep_within_budget(self) -> None:
         """Deleted files that are held open take disk nobody else can free: give up the oldest past the budget."""

@@ -15,7 +15,7 @@ from hostagent.model import FileId, Loss
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.database.ledger import LossReason
 from hostagent.tail.files.filerows import first_row
-from hostagent.tail.finding.unseen import Unopened
+from hostagent.tail.finding.unseen import Appeared
 from hostagent.tail.tailer import TailedFile
 
 NAMED = 20
@@ -35,7 +35,7 @@ class Missed:
         self._counts: dict[str, int] = {}
         self._window_ends_s = 0.0
 
-    def note(self, files: Iterable[Unopened]) -> None:
+    def note(self, files: Iterable[Appeared]) -> None:
         """These were missed."""
         for file in files:
             now_s = self._clock.monotonic_s()

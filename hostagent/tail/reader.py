@@ -200,7 +200,7 @@ class Reader:
                         busy = True
                     elif not awaited and self._is_done(tailed, goals[tailed]):
                         del goals[tailed]
-            self._ending.tend(self.heartbeat_s)
+            self._ending.tend(self.heartbeat_s, self._watcher.has_names)
             if not busy:
                 self._clock.wait(self._urgent, GLANCE_S)
         self._flush()
@@ -292,7 +292,7 @@ class Reader:
         for lane in self._lanes:
             lane.flush_due(now_s)
         self._turns.flush_due(now_s)
-        self._ending.tend(now_s)
+        self._ending.tend(now_s, self._watcher.has_names)
         self._registry.rows.save(now_s)
         self._missed.save()
         for tailed in self.sightings.tend(now_s):

@@ -54,7 +54,6 @@ class Sightings:
         self._arrived: dict[str, Departure] = {}
         self._passing: dict[str, Departure] = {}
         self._left: dict[str, TailedFile] = {}
-        self._deleted: dict[str, TailedFile] = {}
         self._stale: set[str] = set()
 
     # -- events --------------------------------------------------------------------------------------------------
@@ -88,8 +87,7 @@ class Sightings:
         self._stale |= self._registry.take_stale()
         while self._stale:
             ready.extend(self.rescan(self._stale.pop()))
-        self._deleted.clear()
-        self.unseen.settle(self._is_found)
+        self.unseen.settle(self._registry.by_path.get, self._is_put_off)
         for tailed in ready:
             if tailed.predecessor is not None and tailed.successor is None:
                 self._put_in_line(tailed)
@@ -139,10 +137,6 @@ class Sightings:
         """A name is there that was not: created, or moved here."""
         departure = self._moving.pop(event.cookie, None) or earlier.pop(event.cookie, None)
         followed = event.kind is Kind.MOVED_TO and self.unseen.arrived(path, event.cookie)
-        there = self._registry.by_path.get(path) if followed else None
-        if there is not None and there.begun_in_look == self._registry.looks:
-            # What was opened when this name appeared is what only now arrives there: the file before it is gone.
-            self.unseen.replaced(path, there.origin)
         if event.kind is Kind.MOVED_TO and departure is not None:
             return self._move(departure, path)
         place = self._places.wanting(path)
@@ -150,18 +144,13 @@ class Sightings:
             # A link on the way to a target's files was made, or pointed elsewhere.
             self._stale |= self._places.behind(path)
             return None
-        tailed = self._appear(place, path)
-        if tailed is not None and tailed is self._deleted.get(path):
-            # It was opened when another file's name was told, one that was deleted in that very moment.
-            self.unseen.replaced(path, place.origin)
-        elif not followed and not self._is_found(path):
+        if not followed:
             self.unseen.appeared(path, place.origin, written=event.kind is Kind.MOVED_TO)
-        return tailed
+        return self._appear(place, path)
 
-    def _is_found(self, path: str) -> bool:
-        """Whether a name leads to something that was opened, or that can't be or must not be."""
-        registry = self._registry
-        return path in registry.by_path or path in registry.refused or self._copies.watches(path)
+    def _is_put_off(self, path: str) -> bool:
+        """Whether a name leads to something that can't be opened, or must not be yet."""
+        return path in self._registry.refused or self._copies.watches(path)
 
     def _leave(self, path: str, event: Event) -> TailedFile | None:
         """A name is gone: moved away or deleted."""
@@ -170,13 +159,11 @@ class Sightings:
         tailed = self._registry.unbind(path)
         before = self._arrived.pop(path, None) or self._passing.pop(path, None)
         if event.kind is Kind.DELETED:
-            self.unseen.deleted(path)
-            if tailed is not None and tailed.begun_in_look >= self._registry.looks - 1:
-                self._deleted[path] = tailed
+            self.unseen.deleted(path, tailed)
             if tailed is not None and tailed.path == path:
                 self._registry.lose_path(tailed)
             return tailed
-        self.unseen.left(path, event.cookie)
+        self.unseen.left(path, event.cookie, tailed)
         place = self._places.wanting(path)
         if before is not None and tailed is None:
             self._moving[event.cookie] = before

@@ -1,10 +1,11 @@
 """Files that came and went before anybody could open them: recognised by what was told of their names.
 
 A name's events are read a moment after they happened, so a file may be created, written, moved and deleted before the
-first of them is heard. Here each file that appeared is followed through its names until it is opened. One that is
-deleted first, and was written to, is *missed*: nobody will ever know what was in it, but that it was there. Files that
-stayed empty are nobody's loss. One that was given a second name and lost its first in the same moment is told of in
-vain. Nothing is opened or written down here. The reader's thread alone.
+first of them is heard, and its name may be another file's when it is opened. Here each file that appeared is followed
+through its names until it is sure which opened file it is. One that is deleted first, and was written to, is *missed*:
+nobody will ever know what was in it, but that it was there. Files that stayed empty are nobody's loss. One that was
+given a second name and lost its first in the same moment is told of in vain. Nothing is opened or written down here.
+The reader's thread alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hostagent.clock import Clock
+from hostagent.tail.files.identity import identify
 from hostagent.tail.origin import Origin
+from hostagent.tail.tailer import TailedFile
 
 MEMORY_S = 1.0
 """How long a file is remembered after its last event. Its writes are heard later than its names, and in that time."""
@@ -21,65 +24,78 @@ MOST = 10_000
 """So many files are followed at once: whoever may create files can create a million between two looks."""
 
 
-class Unopened:
-    """One file that appeared: where it was to be read, its names so far, and whether it was written to."""
+class Appeared:
+    """One file that appeared: where it was to be read, its names so far, whether it was written to.
 
-    __slots__ = ("names", "origin", "path", "until_s", "written")
+    `found` is the file that was opened under its name; it may be one that had the name later.
+    """
 
-    def __init__(self, path: str, origin: Origin, until_s: float) -> None:
+    __slots__ = ("found", "names", "origin", "path", "until_s", "written")
+
+    def __init__(self, path: str, origin: Origin, until_s: float, *, written: bool) -> None:
         self.path = path
         self.names = {path}
         self.origin = origin
         self.until_s = until_s
-        self.written = False
+        self.written = written
+        self.found: TailedFile | None = None
 
 
 class Unseen:
-    """The files that nobody has opened yet, by name; `take` hands out those that were missed."""
+    """The files that appeared a moment ago, by name; `take` hands out those that were missed."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._here: dict[str, Unopened] = {}
-        self._moving: dict[int, Unopened] = {}
-        self._dead: dict[str, list[Unopened]] = {}
-        self._missed: list[Unopened] = []
+        self._here: dict[str, Appeared] = {}
+        self._moving: dict[int, Appeared] = {}
+        self._dead: dict[str, list[Appeared]] = {}
+        self._early: dict[str, tuple[TailedFile, float]] = {}
+        self._taken: dict[TailedFile, float] = {}
+        self._missed: list[Appeared] = []
 
     def appeared(self, path: str, origin: Origin, *, written: bool) -> None:
-        """A file that is wanted was created and can't be opened any more, or was moved here, written before maybe."""
+        """A file that is wanted was created, or was moved here from where nobody watches and may have been written."""
         if len(self._here) < MOST:
-            file = self._here[path] = Unopened(path, origin, self._clock.monotonic_s() + MEMORY_S)
-            file.written = written
+            self._here[path] = Appeared(path, origin, self._clock.monotonic_s() + MEMORY_S, written=written)
 
-    def left(self, path: str, cookie: int) -> None:
-        """A name was moved away."""
+    def left(self, path: str, cookie: int, opened: TailedFile | None) -> None:
+        """A name was moved away; `opened` is the file that was opened under it last."""
         if (file := self._here.pop(path, None)) is not None:
             self._moving[cookie] = file
+            self._note_early(path, file, opened)
 
     def arrived(self, path: str, cookie: int) -> bool:
         """A name was moved here, and whatever had it before is gone; whether it is a file that is followed."""
-        self.deleted(path)
+        self.deleted(path, None)
         file = self._moving.pop(cookie, None)
         if file is None:
             return False
         file.names.add(path)
+        file.found = None
         self._here[path] = file
         return True
 
-    def deleted(self, path: str) -> None:
-        """A name is gone for good."""
+    def deleted(self, path: str, opened: TailedFile | None) -> None:
+        """A name is gone for good; `opened` is the file that was opened under it last."""
         file = self._here.pop(path, None)
         if file is None:
             return
-        if file.written:
+        found = file.found
+        if found is None and path in self._early:
+            found, _ = self._early.pop(path)
+        self._note_early(path, file, opened)
+        if found is not None and found not in self._taken and not _has_name(found):
+            self._taken[found] = file.until_s
+        elif file.written:
             self._missed.append(file)
         else:
             for name in file.names:
                 self._dead.setdefault(name, []).append(file)
 
-    def replaced(self, path: str, origin: Origin) -> None:
-        """A file that was created is gone, and what is there now under its name is known already."""
-        self.appeared(path, origin, written=False)
-        self.deleted(path)
+    def _note_early(self, path: str, file: Appeared, opened: TailedFile | None) -> None:
+        """What was opened under a name of this file and isn't it must be one that is only told of later."""
+        if opened is not None and opened is not file.found:
+            self._early[path] = (opened, self._clock.monotonic_s() + MEMORY_S)
 
     def written(self, path: str) -> None:
         """Somebody wrote to what has, or had, this name."""
@@ -90,21 +106,43 @@ class Unseen:
                 dead.written = True
                 self._missed.append(dead)
 
-    def settle(self, is_found: Callable[[str], bool]) -> None:
-        """Once all events of a look are in: files whose names lead to something were found, the old are forgotten."""
-        if not (self._here or self._moving or self._dead):
+    def settle(self, opened: Callable[[str], TailedFile | None], is_none_of_ours: Callable[[str], bool]) -> None:
+        """All events of a look are in, and what their names lead to now was opened.
+
+        A file that has been found is followed on until the next look: only then has everything been heard that
+        happened before it was opened.
+        """
+        if not (self._here or self._moving or self._dead or self._early or self._taken):
             return
         now_s = self._clock.monotonic_s()
-        self._here = {path: file for path, file in self._here.items() if now_s < file.until_s and not is_found(path)}
-        self._moving = {cookie: file for cookie, file in self._moving.items() if now_s < file.until_s}
-        for path, files in list(self._dead.items()):
-            left = [file for file in files if now_s < file.until_s and not file.written]
-            if left:
-                self._dead[path] = left
+        for path, file in list(self._here.items()):
+            if file.found is not None:
+                self._taken[file.found] = now_s + MEMORY_S
+                del self._here[path]
+            elif is_none_of_ours(path):
+                del self._here[path]
+            elif (found := opened(path)) is not None:
+                file.found = found
+            elif now_s >= file.until_s:
+                del self._here[path]
+        for cookie, file in list(self._moving.items()):
+            if now_s >= file.until_s:
+                del self._moving[cookie]
+                if file.found is None and file.written:
+                    self._missed.append(file)
+        for name, files in list(self._dead.items()):
+            if left := [file for file in files if now_s < file.until_s and not file.written]:
+                self._dead[name] = left
             else:
-                del self._dead[path]
+                del self._dead[name]
+        self._early = {path: early for path, early in self._early.items() if now_s < early[1]}
+        self._taken = {found: until_s for found, until_s in self._taken.items() if now_s < until_s}
 
-    def take(self) -> list[Unopened]:
+    def take(self) -> list[Appeared]:
         """The files that were missed since the last call."""
         missed, self._missed = self._missed, []
         return missed
+
+
+def _has_name(tailed: TailedFile) -> bool:
+    return tailed.content is not None and identify(tailed.content.fd).nlink > 0
