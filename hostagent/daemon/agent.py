@@ -30,7 +30,7 @@ from hostagent.errors import EXIT_FAILURE, EXIT_OK, StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import Block
 from hostagent.observe.api import Api
-from hostagent.observe.health import READER_LIMIT_S, Health
+from hostagent.observe.health import READER_LIMIT_S, STOPPING, Health
 from hostagent.observe.log import start_logging
 from hostagent.observe.notify import Notifier
 from hostagent.plugins import build_plugin_manager, collect_parts
@@ -159,7 +159,7 @@ class Daemon:
     def _end(self, reader: threading.Thread) -> None:
         """Stop reading, deliver what is cut as far as the time allows, close; the rest goes on at the next start."""
         limit_s = self._assembly.config.limits.stop_timeout_s
-        self.health.set_ready("stopping")
+        self.health.set_ready(STOPPING)
         self.notifier.stopping("delivering what was read")
         self.notifier.extend_timeout(limit_s + 5)
         self._stop.set()

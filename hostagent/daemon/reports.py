@@ -45,7 +45,10 @@ from hostagent.tail.views import FileView, Overview, overview, view
 
 ASK_S = 3.0
 MOST_FILES = 1000
-EMPTY = Overview((), {}, 0, 0, 0, 0, (Notice("reader", "does not answer", "see `health`; restart the agent"),))
+DEAF = Notice("reader", "does not answer", "see `health`; restart the agent")
+ENDED = Notice(
+    "reader", "has ended, the agent is stopping: files are not known any more", "wait; see `limits.stop_timeout`"
+)
 
 
 class Reports:
@@ -179,7 +182,8 @@ class Reports:
         )
 
     def _overview(self) -> Overview:
-        return self._reader.ask(lambda: overview(self._registry, self._places, self._reader), ASK_S) or EMPTY
+        found = self._reader.ask(lambda: overview(self._registry, self._places, self._reader), ASK_S)
+        return found or Overview((), {}, 0, 0, 0, 0, (ENDED if self._health.stopping else DEAF,))
 
     def _all_notices(self, now: Overview) -> list[Notice]:
         return [*self._checkpoint.notices(), *self._notices(), *now.notices]

@@ -13,6 +13,7 @@ from hostagent.observe.report import CheckReport, HealthReport
 
 # The reader goes round at least every few seconds; 25 leaves room for a slow disk and is noticed within 30.
 READER_LIMIT_S = 25.0
+STOPPING = "stopping"
 
 
 class _Check(NamedTuple):
@@ -35,6 +36,11 @@ class Health:
     def set_ready(self, reason_not: str = "") -> None:
         """Ready from now on, or not ready for a reason (starting, stopping)."""
         self._not_ready = reason_not
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the agent has begun to stop."""
+        return self._not_ready == STOPPING
 
     def stuck(self) -> bool:
         """Whether a check fails that a restart would mend: a full disk is no reason to starve the watchdog."""

@@ -235,3 +235,17 @@ def test_a_change_that_waits_for_a_restart_and_one_that_is_taken_back_are_told(a
         agent.command("check")
         agent.signal(signal.SIGHUP)
         wait_for(lambda told=told: told in agent.tail(), told, so_far=agent.tail)  # type: ignore[misc]
+
+
+def test_an_agent_that_is_stopping_is_not_called_stuck(agent: Agent, logs: Path, backend: Backend) -> None:
+    agent.config["limits"]["stop_timeout"] = "8s"
+    backend.behave("stall")
+    (logs / "a.log").write_text("a line\n")
+    started(agent)
+    wait_for(lambda: backend.stats()["requests"] > 0, "a request", so_far=agent.tail)
+    agent.signal(signal.SIGTERM)
+    wait_for(lambda: not agent.ready(), "the stop to begin")
+    told = [one["message"] for one in agent.answer("status")["notices"]]
+    assert [one for one in told if "the agent is stopping" in one]
+    assert "does not answer" not in told
+    agent.kill()
