@@ -201,6 +201,14 @@ def _close_lost(
 def _still_there(row: FileRow) -> bool:
     """Whether the file stands where it was and may not be read any more: nothing is lost, it goes on when it may."""
     try:
+        os.close(os.open(row.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+    except PermissionError:
+        pass
+    except OSError:
+        return False
+    else:
+        return False  # what made it lost is not that
+    try:
         fd = os.open(row.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return False
