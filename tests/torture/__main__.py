@@ -39,11 +39,13 @@ def run(world: World, faults: list[Fault], chosen: argparse.Namespace) -> dict[t
             if not chosen.each and time.monotonic() > deadline_s:
                 break
             together = company_of(fault, faults, chosen.at_once, world.rng)
+            if len(together) == 1 < chosen.at_once:
+                continue  # it tolerates no other
             name = " + ".join(one.name for one in together)
             tally = charged.setdefault(together, Tally(name))
             if chosen.at_once == 1:
                 endure(world, fault, tally)
-            elif len(together) > 1:
+            else:
                 endure_together(world, together, tally)
             print(time.strftime("%H:%M:%S"), name, file=sys.stderr, flush=True)
     return charged

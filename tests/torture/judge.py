@@ -5,6 +5,7 @@ bytes that row describes. Nothing is judged before all is over: a line that come
 """
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -23,6 +24,8 @@ _LEDGER = """
     SELECT losses.start, losses.end, losses.reason, files.device, files.inode, files.birth_ns,
     files.fingerprint_length, files.fingerprint FROM losses JOIN files ON files.id = losses.file
 """
+# Files that were gone before the agent could open them: it knows their names only, and nothing of what was in them.
+_UNSEEN = "SELECT files.id, files.path FROM losses JOIN files ON files.id = losses.file WHERE losses.reason = 'unseen'"
 _UNSIZED = -1
 _WRAP = 1 << 64
 
@@ -39,6 +42,7 @@ class Tally(msgspec.Struct):
     written: int = 0
     missing: int = 0
     lost: int = 0
+    unseen: int = 0  # lines of them that lay in files the agent says it never saw
     unaccounted: int = 0  # bytes that never came and that the ledger does not name
     twice: int = 0
     altered: int = 0
@@ -70,6 +74,8 @@ class Judge:
         self._sized: dict[tuple[str, int, int, int], str] = {}
         self._owners: dict[tuple[int, int, int, int, str], tuple[str, int] | None] = {}
         self._seen = (0, 0, 0)
+        self._unseen: dict[int, str] = {}
+        self._claimed: set[tuple[str, int]] = set()
 
     def miss(self, tally: Tally, written: Mapping[str, int]) -> None:
         """Lines that are waited for no longer are this fault's."""
@@ -92,6 +98,7 @@ class Judge:
         """Take over what the ledger says now. What it has said once counts, even if its database is damaged later."""
         with contextlib.suppress(sqlite3.DatabaseError), self._connected() as connection:
             rows = connection.execute(_LEDGER).fetchall()
+            self._unseen.update((id_, Path(os.fsdecode(path)).name) for id_, path in connection.execute(_UNSEEN))
             keys = [(row[3] % _WRAP, row[4] % _WRAP, row[5], row[6], bytes(row[7]).hex()) for row in rows]
             unknown = sorted({key for key in keys if self._owners.get(key) is None})
             self._owners.update(zip(unknown, self._writer.whose(unknown), strict=True))
@@ -126,12 +133,26 @@ class Judge:
             for place in places:
                 owner = (gap.stream, place.generation)
                 unknown = uncovered(place.start, place.end, self._ledger.get(owner, ()))
+                if unknown and self._was_unseen(owner):
+                    unknown = 0
+                    gap.tally.unseen += place.last - place.first
                 gap.tally.unaccounted += unknown
                 gap.tally.gaps.append(
                     f"{gap.stream}, generation {place.generation}, bytes {place.start} to {place.end}, "
                     f"lines {place.first} to {place.last}: {unknown} bytes not in the ledger, "
                     f"which has {', '.join(sorted(self._reasons.get(owner, ()))) or 'nothing'} of that file"
                 )
+
+    def _was_unseen(self, owner: tuple[str, int]) -> bool:
+        """Whether a file of that name stands in the ledger as never seen; each stands for one generation."""
+        if owner not in self._claimed and owner not in self._ledger:
+            name = f"{owner[0]}.log"
+            found = next((id_ for id_, path in self._unseen.items() if path in {name, "*"}), None)
+            if found is not None:
+                self._claimed.add(owner)
+                if self._unseen[found] == name:
+                    del self._unseen[found]
+        return owner in self._claimed
 
     def said_in_vain(self) -> dict[str, int]:
         """How many lines arrived although the ledger gives all their bytes up, by its reason: it must not simply name

@@ -38,15 +38,23 @@ class Case:
         self.tally = Tally("a fault")
         with contextlib.closing(sqlite3.connect(self.database)) as connection:
             connection.execute("CREATE TABLE losses (file, start, end, reason)")
-            connection.execute("CREATE TABLE files (id, device, inode, birth_ns, fingerprint_length, fingerprint)")
+            connection.execute(
+                "CREATE TABLE files (id, device, inode, birth_ns, fingerprint_length, fingerprint, path)"
+            )
             head = self.log.read_bytes()[:100]
             digest = hashlib.blake2b(head, digest_size=16).digest()
-            connection.execute("INSERT INTO files VALUES (7, ?, ?, ?, 100, ?)", (*identity_at(self.log), digest))
+            connection.execute("INSERT INTO files VALUES (7, ?, ?, ?, 100, ?, '')", (*identity_at(self.log), digest))
             connection.commit()
 
     def say_lost(self, start: int, end: int, file: int = 7) -> None:
         with contextlib.closing(sqlite3.connect(self.database)) as connection:
             connection.execute("INSERT INTO losses VALUES (?, ?, ?, 'said so')", (file, start, end))
+            connection.commit()
+
+    def say_unseen(self, file: int, path: bytes) -> None:
+        with contextlib.closing(sqlite3.connect(self.database)) as connection:
+            connection.execute("INSERT INTO files VALUES (?, 0, 0, 0, 0, x'', ?)", (file, path))
+            connection.execute("INSERT INTO losses VALUES (?, 0, -1, 'unseen')", (file,))
             connection.commit()
 
     def unaccounted(self) -> int:
@@ -75,6 +83,24 @@ def test_a_lost_line_in_the_ledger_is_accounted(case: Case) -> None:
     assert case.tally.lost == len(LOST)
 
 
+@pytest.mark.parametrize("name", ["app000.log", "*"])
+def test_lines_of_a_file_that_nobody_could_open_are_accounted_by_its_name(case: Case, name: str) -> None:
+    case.say_unseen(8, f"/logs/{name}".encode())
+    assert case.unaccounted() == 0
+    assert (case.tally.lost, case.tally.unseen) == (len(LOST), len(LOST))
+
+
+def test_a_file_of_another_name_that_nobody_could_open_accounts_for_nothing(case: Case) -> None:
+    case.say_unseen(8, b"/logs/app001.log")
+    assert case.unaccounted() == case.end - case.start
+
+
+def test_a_file_that_was_opened_is_not_one_that_nobody_could_open(case: Case) -> None:
+    case.say_unseen(8, b"/logs/app000.log")
+    case.say_lost(case.start + 1, case.end)
+    assert case.unaccounted() == 1
+
+
 def test_a_range_that_is_a_byte_short_does_not_do(case: Case) -> None:
     case.say_lost(case.start + 1, case.end)
     assert case.unaccounted() == 1
@@ -88,9 +114,11 @@ def test_a_loss_of_unknown_size_accounts_for_what_lies_behind_its_start(case: Ca
 def test_another_files_loss_accounts_for_nothing(case: Case) -> None:
     with contextlib.closing(sqlite3.connect(case.database)) as connection:
         connection.execute(
-            "INSERT INTO files SELECT 8, device, inode, birth_ns + 1, fingerprint_length, fingerprint FROM files"
+            "INSERT INTO files SELECT 8, device, inode, birth_ns + 1, fingerprint_length, fingerprint, path FROM files"
         )
-        connection.execute("INSERT INTO files SELECT 9, device, inode, birth_ns, 100, x'00' FROM files WHERE id = 7")
+        connection.execute(
+            "INSERT INTO files SELECT 9, device, inode, birth_ns, 100, x'00', path FROM files WHERE id = 7"
+        )
         connection.commit()
     case.say_lost(case.start, case.end, file=8)
     case.say_lost(case.start, case.end, file=9)

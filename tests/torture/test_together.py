@@ -75,6 +75,9 @@ def test_a_set_may_cost_what_one_of_its_faults_may() -> None:
     eio, kill, disordered = BY_NAME["EIO writing the spool"], BY_NAME["kill -9"], Tally("disordered", disordered=1)
     assert len(verdict([eio], disordered)) == 1
     assert verdict([eio, kill], disordered) == []
+    delete, unseen = BY_NAME["delete 5/s"], Tally("unseen", lost=3, unseen=3, gaps=["where"])
+    assert len(verdict([delete], unseen)) == 2
+    assert verdict([delete, eio], unseen) == []
     assert verdict([storm, cut, power], Tally("unaccounted", unaccounted=1)) != []
 
 
