@@ -70,10 +70,13 @@ def open_target(registry: Registry, places: Places, ending: Ending, place: Place
         outputs = [lane.name for lane in origin.lanes]
         rewritten = [row for row in arrangement.lost if row.id in arrangement.rewritten]
         gone = [row for row in arrangement.lost if row.id not in arrangement.rewritten]
-        deleted = [row for row in gone if not _still_there(row)]
+        refused = [row for row in gone if _still_there(row)]
         _close_lost(registry, ending, rewritten, outputs, LossReason.TRUNCATED)
-        _close_lost(registry, ending, deleted, outputs, LossReason.DELETED)
-        _mark_gone(registry, [row for row in gone if row not in deleted])
+        _close_lost(registry, ending, [row for row in gone if row not in refused], outputs, LossReason.DELETED)
+        for row in refused:
+            tailed = from_row(row, origin)
+            registry.adopt_closed(tailed)
+            registry.rows.note_outputs(tailed, row.positions)
     return files
 
 
@@ -193,9 +196,13 @@ def _close_lost(
     registry: Registry, ending: Ending, rows: list[FileRow], outputs: Sequence[str], reason: LossReason
 ) -> None:
     """Ledger what can't be found again, and close its rows."""
-    if rows:
-        ending.note_vanished(rows, outputs, reason)
-        _mark_gone(registry, rows)
+    if not rows:
+        return
+    ending.note_vanished(rows, outputs, reason)
+    try:
+        registry.rows.mark_gone(rows)
+    except StateError as error:
+        log.warning("rows of vanished files can't be closed now, the next start does it: %s", error)
 
 
 def _still_there(row: FileRow) -> bool:
@@ -218,11 +225,3 @@ def _still_there(row: FileRow) -> bool:
         return False
     finally:
         os.close(fd)
-
-
-def _mark_gone(registry: Registry, rows: list[FileRow]) -> None:
-    """Close rows that nobody reads; one whose file comes back goes on."""
-    try:
-        registry.rows.mark_gone(rows)
-    except StateError as error:
-        log.warning("rows of vanished files can't be closed now, the next start does it: %s", error)

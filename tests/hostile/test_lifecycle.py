@@ -83,7 +83,10 @@ def test_kill_9_at_any_moment_under_load_with_rotation(scene: Scene) -> None:
 
 
 @pytest.mark.requires(root=True, tools=["setpriv"])
-def test_a_file_that_may_not_be_read_after_a_restart_is_no_loss(scene: Scene) -> None:
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_file_that_may_not_be_read_after_a_restart_is_no_loss_while_it_is_there(
+    scene: Scene, *, deleted: bool
+) -> None:
     """As after a logrotate that made it 0600; uid 0 without its capabilities stands for the agent's user."""
     caps = "-dac_override,-dac_read_search"
     scene.agent.wrapper = ["setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}"]
@@ -100,6 +103,11 @@ def test_a_file_that_may_not_be_read_after_a_restart_is_no_loss(scene: Scene) ->
     assert scene.agent.answer("audit", "--losses")["losses"] == []
     run = scene.agent.call("explain", str(log))
     assert "Permission denied" in run.stdout, run.stderr
-    log.chmod(0o644)
-    scene.expect("one", "two", "three")
-    assert scene.agent.answer("audit", "--losses")["losses"] == []
+    if deleted:
+        log.unlink()
+        scene.wait(scene.losses, "the ledger")
+        assert scene.losses() == [("a.log", len("one\ntwo\n"), None, "deleted")]
+    else:
+        log.chmod(0o644)
+        scene.expect("one", "two", "three")
+        assert scene.losses() == []

@@ -118,10 +118,14 @@ class Registry:
         """Take a file under its path and identity; a new one gets its row later."""
         tailed.identity = opened.status.id
         tailed.begun_in_look = self.looks
+        self.files.take(tailed, opened.content)
+        self.adopt_closed(tailed)
+
+    def adopt_closed(self, tailed: TailedFile) -> None:
+        """Take a file that stands at its path and may not be opened now; each scan finds out whether it may."""
         if tailed.path not in self.by_path:
             self._bind(tailed.path, tailed)
         self.by_identity[tailed.identity] = tailed
-        self.files.take(tailed, opened.content)
         self.rows.add(tailed)
 
     def begin(self, origin: Origin, path: str, opened: Opened, *, recorded_path: str | None = None) -> TailedFile:
