@@ -269,11 +269,11 @@ class Backlog:
         """What the checkpoint has to know of the spool now; while it is drained, that the head moves, now and then."""
         if self._spool is None or (head := self._spool.place) is None:
             return None
-        # What was dropped since is in the ledger already.
         added = [(place, block) for place, block in self._spooled if self._spool.holds(place)]
+        gone = [block for place, block in self._spooled if self._spool.gave_up(place)]
         late = not waits or self._clock.monotonic_s() - self._known_since_s >= ACK_DELAY_S
-        news = bool(added) or (head != self._known_head and late)
-        return SpoolChange(self._output, added, head, self._spool.end) if news else None
+        news = bool(added or gone) or (head != self._known_head and late)
+        return SpoolChange(self._output, added, head, self._spool.end, gone) if news else None
 
     def _in_memory(self) -> list[Waiting]:
         head = [self._head.waiting] if self._head is not None and self._head.waiting is not None else []

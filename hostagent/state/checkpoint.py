@@ -165,21 +165,27 @@ class Checkpoint:
     def commit(self, begun: Sequence[Block], acked: Sequence[Block], spool: SpoolChange | None = None) -> None:
         """One transaction: blocks about to be sent become in-flight, acknowledged ones move positions and are gone.
 
-        Acked is also what a spool has made durable; `spool` then says where it is.
+        Acked is also what a spool has made durable; `spool` then says where it is, or that it is gone again: then its
+        positions move, too, and it is to be reclaimed.
         """
         reached = positions.reached_by(acked)
         ids = [block.id for block in acked]
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> set[str] | None:
             if begun:
                 inflight.begin(connection, begun)
             if ids:
                 positions.advance(connection, reached)
                 inflight.end(connection, ids)
             if spool is not None:
-                listing.change(connection, spool)
+                ledger.add(connection, listing.change(connection, spool, self._clock.wall_ns()))
+                if spool.gone:
+                    return reclaims.outputs(connection)
+            return None
 
-        self._database.write(work)
+        with self._database.lock:
+            outputs = self._database.write(work)
+            self._reclaiming = self._reclaiming if outputs is None else outputs
 
     def inflight(self, output: str) -> list[InflightBlock]:
         """Blocks of an output that were begun and never acknowledged, in the order they were cut."""
@@ -248,19 +254,20 @@ class Checkpoint:
         """By segment of a spool: before which offset every block has had a row here, whatever became of it."""
         return self._database.read(lambda connection: listing.listed_up_to(connection, output))
 
-    def lose_unlisted(self, output: str, headers: Sequence[SpoolHeader], reason: LossReason, *, fresh: bool) -> None:
+    def lose_unlisted(self, output: str, headers: Sequence[SpoolHeader], reason: LossReason) -> None:
         """A spool has lost blocks that never had a row here; only their own headers tell what they were.
 
         What they have of a file that the database knows is no loss: below the position it was delivered, or there would
-        be a row; behind it, it is read from the file. It is one if the block is so `fresh` that its positions are about
-        to be committed, or if nobody knows the file any more.
+        be a row; behind it, it is read from the file. It is one if nobody knows the file any more, or if it is dropped
+        on purpose.
         """
         now_ns = self._clock.wall_ns()
+        dropped = reason is LossReason.SPOOL_DROPPED
         lost = merge([loss for header in headers for loss in losses_in(header.parts, output, reason, now_ns)])
 
         def work(connection: sqlite3.Connection) -> None:
             known = positions.of_files(connection, output, {loss.file for loss in lost})
-            ledger.add(connection, [loss for loss in lost if fresh or loss.file not in known])
+            ledger.add(connection, [loss for loss in lost if dropped or loss.file not in known])
 
         self._database.write(work)
 

@@ -131,18 +131,25 @@ def test_what_only_a_spool_knows_of_is_a_loss_when_it_is_damaged(pair: Pair) -> 
     assert [range_.start for one in reclaim.block.parts for range_ in one.ranges] == [0]
 
 
-def test_a_block_that_is_damaged_before_it_is_committed_is_a_loss_to_the_byte(pair: Pair) -> None:
+@pytest.mark.parametrize("at", [20, 3000], ids=["header", "payload"])
+def test_a_block_that_is_damaged_before_it_is_committed_is_taken_back(pair: Pair, at: int) -> None:
     """Its position has not moved yet, and is about to."""
     pair.checkpoint.set_positions([(1, "main", 0, b"")])
     one = block("b0", part(1, 0, 10))
     place = pair.spool.append(one, delivery("b0", os.urandom(5000)))
     assert place is not None
     pair.spool.sync()
-    flip(segment_of(pair), 3000)
+    pair.untold.append((place, one))
+    flip(segment_of(pair), at)
     assert pair.spool.head() is None
-    pair.commit([(place, one)])
+    assert pair.lost() == []
+    assert pair.spool.gave_up(place)
+    pair.commit([], [one])
+    assert offsets(pair.checkpoint) == {(1, "main"): 10}
     assert pair.rows() == []
-    assert pair.lost() == [(0, 10, "spool_damaged")]
+    assert pair.missed() == [(0, 10, "spool_damaged")]
+    assert pair.checkpoint.reclaiming == {"main"}
+    assert pair.lost() == []
 
 
 def test_what_was_given_up_is_not_taken_for_delivered_by_an_older_database(pair: Pair, tmp_path: Path) -> None:
@@ -187,6 +194,28 @@ def test_what_was_dropped_is_not_taken_for_delivered_by_an_older_database(tmp_pa
     pair.open()
     assert pair.missed() == [(0, 10, "spool_missing")]
     pair.close()
+
+
+def test_a_lost_mark_leaves_in_doubt_what_lay_before_it(pair: Pair, tmp_path: Path) -> None:
+    """It said what was given up there."""
+    pair.put(0, 1, bytes_=5000)
+    pair.close()
+    shutil.copy(pair.folder / "checkpoint.db", tmp_path / "older")
+    flip(segment_of(pair), 3000)
+    pair.open()
+    assert pair.drain(9) == ["b1"]
+    pair.commit()
+    pair.reopen()
+    pair.close()
+    lose_mark(pair)
+    pair.open()
+    pair.put(2)
+    assert pair.drain(9) == ["b2"]
+    pair.commit()
+    pair.close()
+    shutil.copy(tmp_path / "older", pair.folder / "checkpoint.db")
+    pair.open()
+    assert pair.missed()[0][0] == 0
 
 
 @pytest.mark.parametrize("drained", [0, 3])

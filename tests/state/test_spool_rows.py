@@ -31,6 +31,7 @@ class Pair:
         self.checkpoint.add_files([file_row()])
 
     def open(self) -> None:
+        self.untold: list[tuple[Place, Block]] = []
         self.checkpoint = Checkpoint.open(self.folder, HandClock())
         self.spool = Spool.open(self.folder, "main", spool_config(**self.options), HandClock(), self.checkpoint)
 
@@ -53,10 +54,13 @@ class Pair:
         self.spool.sync()
         self.commit(added)
 
-    def commit(self, added: Sequence[tuple[Place, Block]] = ()) -> None:
+    def commit(self, added: Sequence[tuple[Place, Block]] = (), acked: Sequence[Block] | None = None) -> None:
         head = self.spool.place
         assert head is not None
-        self.checkpoint.commit([], [one for _, one in added], SpoolChange("main", added, head, self.spool.end))
+        blocks = [one for _, one in added] if acked is None else acked
+        gone = [one for place, one in self.untold if self.spool.gave_up(place)]
+        self.checkpoint.commit([], blocks, SpoolChange("main", added, head, self.spool.end, gone))
+        self.untold.clear()
 
     def drain(self, count: int) -> list[str]:
         ids = []

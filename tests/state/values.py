@@ -91,8 +91,7 @@ class Losses(list[Loss]):
     def listed_up_to(self, _output: str) -> dict[int, int]:
         return {}
 
-    def lose_unlisted(self, output: str, headers: Sequence[SpoolHeader], reason: LossReason, *, fresh: bool) -> None:
-        del fresh
+    def lose_unlisted(self, output: str, headers: Sequence[SpoolHeader], reason: LossReason) -> None:
         self.add_losses(merge([one for header in headers for one in losses_in(header.parts, output, reason, 0)]))
 
     def add_losses(self, losses: Sequence[Loss]) -> None:

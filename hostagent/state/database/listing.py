@@ -35,17 +35,19 @@ _RECLAIMED = frozenset({LossReason.SPOOL_DAMAGED, LossReason.SPOOL_MISSING})
 class SpoolChange(NamedTuple):
     """What has become of one output's spool since the last commit: blocks that it took, and where its head is now.
 
-    Every block before `end` in its segment is among those that were added, now or earlier.
+    Every block before `end` in its segment is among those that were added, now or earlier. `gone` are those that the
+    spool has lost again, or dropped, before anybody was told that it has them.
     """
 
     output: str
     added: Sequence[tuple[Place, Block]]
     head: Place
     end: Place = Place(0, 0)
+    gone: Sequence[Block] = ()
 
 
-def change(connection: sqlite3.Connection, spool: SpoolChange) -> None:
-    """Rows for what a spool took; those before its head were delivered and go."""
+def change(connection: sqlite3.Connection, spool: SpoolChange, at_ns: int) -> list[Loss]:
+    """Rows for what a spool took; those before its head were delivered and go. Returns what is lost at once."""
     rows = [
         (spool.output, *place, pack_parts(parts_of(block)), _whole(block), block.observed_ns)
         for place, block in spool.added
@@ -58,6 +60,11 @@ def change(connection: sqlite3.Connection, spool: SpoolChange) -> None:
     )
     # The highest number stays: a spool that begins anew goes on from it.
     connection.execute(_FORGET_SEGMENTS, (spool.output, spool.head.segment))
+    lost: list[Loss] = []
+    for block in spool.gone:
+        row = InflightBlock(_whole(block) or "", spool.output, block.observed_ns, parts_of(block))
+        lost += _lose(connection, row, LossReason.SPOOL_DAMAGED, at_ns)
+    return merge(lost)
 
 
 def listed_up_to(connection: sqlite3.Connection, output: str) -> dict[int, int]:
@@ -82,12 +89,16 @@ def lose(
     connection.executemany(_FORGET, [(output, *place) for place in places])
     lost: list[Loss] = []
     for *_, packed, id_, observed_ns in rows:
-        parts = parts_in(packed)
-        if id_ and reason in _RECLAIMED and any_ranges(parts):
-            reclaims.add(connection, InflightBlock(id_, output, observed_ns, parts), reason)
-        else:
-            lost += losses_in(parts, output, reason, at_ns)
+        lost += _lose(connection, InflightBlock(id_ or "", output, observed_ns, parts_in(packed)), reason, at_ns)
     return merge(lost), places
+
+
+def _lose(connection: sqlite3.Connection, block: InflightBlock, reason: LossReason, at_ns: int) -> list[Loss]:
+    """Have a block read again, if it is whole and was not given up on purpose; else what it has is lost."""
+    if block.id and reason in _RECLAIMED and any_ranges(block.parts):
+        reclaims.add(connection, block, reason)
+        return []
+    return losses_in(block.parts, block.output, reason, at_ns)
 
 
 def reconcile(

@@ -56,6 +56,7 @@ class SegmentLog:
             self._next = max([*numbers, *found.missing, found.mark.head_segment if found.mark else 0]) + 1
             self.head = self._first_head(found.mark)
             self.done = (found.mark.head_segment, found.mark.head_offset) if found.mark is not None else (0, 0)
+            self._mark_lost = found.mark is None
             self.given_up = (found.mark.given_up_segment, found.mark.given_up_offset) if found.mark else (0, 0)
             self._next = max(self._next, self.given_up[0] + 1)
             self._first_new = self._next
@@ -166,12 +167,16 @@ class SegmentLog:
         """Something before a place will not be drained, be it there or gone."""
         if place > self.given_up:
             self.given_up = place
-            self.number_behind(place[0])
+            self.number_behind(place[0] if place[1] else place[0] - 1)
             self._write_mark()
 
     def number_behind(self, number: int) -> None:
         """Let the next segment have a higher number."""
         self._next = max(number + 1, self._next)
+        if self._mark_lost:
+            # It would have said what was given up in segments that are gone.
+            self._mark_lost = False
+            self.note_given_up((self.segments[0].number if self.segments else self._next, 0))
 
     def drop_drained(self) -> None:
         """When the head is at the very end and all is durable: give the disk space back, unless it is little."""

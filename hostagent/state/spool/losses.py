@@ -37,7 +37,7 @@ class SpoolRecord(Protocol):
     def listed_up_to(self, output: str) -> Mapping[int, int]:
         """By segment: before which offset it has known every block."""
 
-    def lose_unlisted(self, output: str, headers: Sequence[SpoolHeader], reason: LossReason, *, fresh: bool) -> None:
+    def lose_unlisted(self, output: str, headers: Sequence[SpoolHeader], reason: LossReason) -> None:
         """Ledger what nobody else knows of, by what the frames' headers say."""
 
     def add_losses(self, losses: Sequence[Loss]) -> None:
@@ -53,6 +53,7 @@ class SpoolLosses:
         self._clock = clock
         self._record = record
         self._missed: list[Place] = []
+        self._gone_untold: list[tuple[Place, Place]] = []
         self.highest = 0
         """The last segment of which the record has ever heard."""
         self.notices: list[Notice] = []
@@ -67,7 +68,7 @@ class SpoolLosses:
         """At start: ledger what should be there and is not, segments that are gone or unreadable included.
 
         Between the two places all was `drained`. `missing` are numbers of segments and how long they were, 0 where that
-        isn't known. Returns the place before which something was not.
+        isn't known. Returns the place before which something is lacking.
         """
         listed = self._record.listed_up_to(self._output)
         self.highest = max(listed, default=0)
@@ -99,7 +100,7 @@ class SpoolLosses:
     ) -> None:
         """Ledger frames and damage of a segment that lie next to each other; bytes of damage are always damaged.
 
-        Blocks of a segment that is `fresh`, begun in this run, may not have been committed yet.
+        What is damaged before it was listed, in a segment that is `fresh`, begun in this run, is committed as gone.
         """
         start, stop = Place(segment.number, _extent(going[0])[0]), Place(segment.number, _extent(going[-1])[1])
         known = sorted({*self._record.lose_spooled(self._output, (start, stop), reason), *self._missed})
@@ -112,14 +113,21 @@ class SpoolLosses:
                 continue
             if _all_listed(listed, segment.number, end.offset):
                 continue
+            if fresh and reason is not LossReason.SPOOL_DROPPED:
+                self._gone_untold.append((begin, end))
+                continue
             if one.header is not None:
                 unlisted.append(decode_header(one.header))
             else:
                 lost.append(self._unknown_loss(segment.path.name, begin.offset, LossReason.SPOOL_DAMAGED))
         if unlisted:
-            self._record.lose_unlisted(self._output, unlisted, reason, fresh=fresh)
+            self._record.lose_unlisted(self._output, unlisted, reason)
         if lost:
             self._record.add_losses(lost)
+
+    def gave_up(self, place: Place) -> bool:
+        """Whether the block there was given up before the record was told of it."""
+        return any(begin <= place < end for begin, end in self._gone_untold)
 
     def tell(self, message: str, hint: str) -> None:
         """Something an operator should know."""

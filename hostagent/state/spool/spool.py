@@ -158,6 +158,11 @@ class Spool:
             log = self._log
             return log is not None and place >= log.head and any(one.number == place.segment for one in log.segments)
 
+    def gave_up(self, place: Place) -> bool:
+        """Whether the block that was appended there was damaged or dropped before the checkpoint had it listed."""
+        with self._lock:
+            return self._losses.gave_up(place)
+
     def contents(self) -> Iterator[SpoolHeader]:
         """The header of every durable block, oldest first."""
         log = self._log
