@@ -85,7 +85,7 @@ class HttpClient:
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._channel: Channel = _Plain()
         if url.scheme == "https":
-            from hostagent.deliver.tls import Tls  # noqa: PLC0415 - OpenSSL takes 5 MB
+            from hostagent.deliver.tls import Tls  # noqa: PLC0415 - OpenSSL takes 4 MB
 
             self._channel = Tls(tls, self._host)
         self._connect_timeout_s = connect_timeout_s

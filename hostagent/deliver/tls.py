@@ -1,7 +1,7 @@
 """TLS between an HTTP connection and its socket: made with files that are read again when they change.
 
-Owns the context and everything that is only known to OpenSSL, which takes 5 MB of memory: this module is imported when
-an url says https, and by nobody else.
+Owns the context and everything that is only known to OpenSSL, which takes 4 MB of memory: this module is imported when
+a URL says https, and by nobody else.
 """
 
 from __future__ import annotations

@@ -39,8 +39,9 @@ PACE_S = 0.1
 hardly depends on its size below a chunk. Names end it: a file that is there for a moment must be opened in it."""
 
 LONG_PACE_S = 0.2
-"""The same after a round that brought plenty, unless names come: to wake up costs more than it seems, for by then every
-cache holds something else. A line waits less here than one of a quiet file, whose block must become due."""
+"""The same after a round that brought plenty, unless names come: what runs after a pause takes longer than in a loop
+(docs/performance.md), so fewer rounds are cheaper. A line waits less here than one of a quiet file, whose block must
+become due."""
 
 GLANCE_S = 0.05
 """How often a run that ends by itself looks around when there is nothing to read."""
