@@ -156,6 +156,7 @@ class Turns:
             return False
         if not self._registry.ensure_open(tailed) or self._registry.turned_out_stored(tailed):
             return False
+        self._registry.rows.note_beginning(tailed)
         busy = more = left = False
         try:
             for cursor in list(tailed.cursors):

@@ -1,5 +1,6 @@
 """The checkpoint is told of files in its own time, and never of one that is over before it was told."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -9,6 +10,7 @@ import pytest
 from hostagent.clock import Clock
 from hostagent.model import FileId, Target
 from hostagent.state.checkpoint import Checkpoint
+from hostagent.tail.files.contents import FileContent
 from hostagent.tail.files.filerows import FileRows
 from hostagent.tail.files.known import KnownRows
 from hostagent.tail.files.openfiles import OpenFiles
@@ -83,3 +85,20 @@ def test_what_is_known_of_a_file_is_made_durable_when_it_loses_its_place(checkpo
     assert asked == ["at once"]
     registry.retire(tailed)  # its last blocks were acked meanwhile
     assert asked == ["at once", "at once"]
+
+
+def test_how_a_file_begins_is_on_record_before_it_is_read(
+    rows: FileRows, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.log"
+    path.touch()
+    tailed = new_file(str(path), 1)
+    tailed.content = FileContent(os.open(path, os.O_RDONLY))
+    rows.add(tailed)
+    rows.register()
+    rows.note_beginning(tailed)
+    assert [row.fingerprint.length for row in checkpoint.files()] == [0]
+    path.write_bytes(b"one\n")
+    rows.note_beginning(tailed)
+    assert [row.fingerprint.length for row in checkpoint.files()] == [4]
+    tailed.close()

@@ -15,6 +15,7 @@ from hostagent.errors import StateError
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.database.positions import Start
 from hostagent.state.rows import FileRow
+from hostagent.tail.files.identity import first_fingerprint
 from hostagent.tail.files.known import KnownRows
 from hostagent.tail.tailer import TailedFile
 
@@ -86,6 +87,23 @@ class FileRows:
             self._dirty[tailed] = None
             save_at_s = self._clock.monotonic_s() + wait_s
             self._save_at_s = save_at_s if self._save_at_s is None else min(save_at_s, self._save_at_s)
+
+    def note_beginning(self, tailed: TailedFile) -> None:
+        """Have the checkpoint know how a file begins before anything of it is in flight.
+
+        It was empty when it got its row. If the agent died now and the file was copied and truncated meanwhile, the
+        next start could neither see that it has other content nor find the copy, and would send that once more.
+        """
+        if tailed.noted_length or tailed.content is None:
+            return
+        tailed.fingerprint = first_fingerprint(tailed.content)
+        if not tailed.fingerprint.length:
+            return
+        try:
+            self._checkpoint.update_files([tailed.to_row()])
+        except StateError:
+            return  # then no block can be in flight either
+        tailed.noted_length = tailed.fingerprint.length
 
     def note_growth(self, tailed: TailedFile) -> None:
         """More was read of a file: its fingerprint may have grown with it."""
