@@ -1,8 +1,11 @@
 """Starts, stops and kills at the worst moments."""
 
+import contextlib
 import os
 import random
 import signal
+import sqlite3
+from functools import partial
 
 import pytest
 
@@ -111,3 +114,27 @@ def test_a_file_that_may_not_be_read_after_a_restart_is_no_loss_while_it_is_ther
         log.chmod(0o644)
         scene.expect("one", "two", "three")
         assert scene.losses() == []
+
+
+def test_no_block_is_in_flight_of_a_file_whose_beginning_is_not_on_record(scene: Scene) -> None:
+    """Else a start after a crash would neither see that it was rewritten since, nor find the copy of what it was."""
+    scene.config["outputs"]["main"]["block"]["max_bytes"] = "16KiB"
+
+    def arrived(count: int) -> bool:
+        return len(scene.take()) == count
+
+    paths = [scene.logs / f"{number}.log" for number in range(4)]
+    for path in paths:
+        path.touch()
+    scene.start()
+    database = f"file:{scene.agent.config['data_dir']}/checkpoint.db?mode=ro"
+    with contextlib.closing(sqlite3.connect(database, uri=True)) as connection:
+        query = "SELECT (SELECT count(*) FROM inflight), count(*), sum(fingerprint_length > 0) FROM files"
+        wait_for(lambda: connection.execute(query).fetchone()[1] == len(paths), "the empty files to have rows")
+        for begun, path in enumerate(paths, start=1):
+            append(path, *numbered(path.name, range(100_000)))  # more than one turn takes
+            blocks = known = 0
+            while not blocks and known < begun:
+                blocks, _, known = connection.execute(query).fetchone()
+            assert known == begun
+            wait_for(partial(arrived, begun * 100_000), "the lines")
