@@ -138,3 +138,4 @@ def test_no_block_is_in_flight_of_a_file_whose_beginning_is_not_on_record(scene:
                 blocks, _, known = connection.execute(query).fetchone()
             assert known == begun
             wait_for(partial(arrived, begun * 100_000), "the lines")
+            wait_for(lambda: connection.execute(query).fetchone()[0] == 0, "no block to be in flight")
