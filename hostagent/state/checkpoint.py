@@ -191,6 +191,10 @@ class Checkpoint:
         """Blocks of an output that were begun and never acknowledged, in the order they were cut."""
         return self._database.read(lambda connection: inflight.load(connection, output))
 
+    def furthest_in_flight(self) -> dict[int, Position]:
+        """Of each file in any of those blocks, the furthest end that they have of it."""
+        return self._database.read(inflight.furthest)
+
     def drop_inflight(self, output: str) -> None:
         """Forget the blocks of an output in flight: what they cover is read as if it had never been read.
 

@@ -35,7 +35,12 @@ def open_target(registry: Registry, places: Places, ending: Ending, place: Place
     found, links = _open_all(registry, places, place)
     rows = registry.known.claim(origin.target.id)
     arrangement = arrange(
-        rows, found, root=origin.target.root, tailers=registry.files.tailers, owned=registry.by_identity
+        rows,
+        found,
+        in_flight=registry.known.in_flight,
+        root=origin.target.root,
+        tailers=registry.files.tailers,
+        owned=registry.by_identity,
     )
     files = []
     for path, row in arrangement.same.items():

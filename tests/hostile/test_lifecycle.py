@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import shutil
 import signal
 import sqlite3
 from functools import partial
@@ -139,3 +140,48 @@ def test_no_block_is_in_flight_of_a_file_whose_beginning_is_not_on_record(scene:
             assert known == begun
             wait_for(partial(arrived, begun * 100_000), "the lines")
             wait_for(lambda: connection.execute(query).fetchone()[0] == 0, "no block to be in flight")
+
+
+@pytest.mark.parametrize("fresh", [100, 20_000], ids=["shorter", "longer"])
+@pytest.mark.parametrize("copy", ["a.1.log", "a.log.1"], ids=["wanted", "not wanted"])
+def test_what_was_in_flight_of_a_log_that_always_begins_the_same_is_found_in_its_copy(
+    scene: Scene, *, fresh: int, copy: str
+) -> None:
+    """Copied and truncated while nobody looked: its first lines, and all that was committed, are there again."""
+    banner, before, after = "=" * 2000, numbered("before", range(3000)), numbered("after", range(fresh))
+    log = scene.logs / "a.log"
+    append(log, banner)
+    scene.start()
+    scene.expect(banner)
+    scene.wait(lambda: scene.output_status()["unacked_blocks"] == 0, "the banner to be committed")
+    scene.backend.behave("stored_then_reset")
+    append(log, *before)
+    scene.wait(lambda: scene.output_status()["unacked_blocks"], "a block in flight")
+    scene.kill()
+    shutil.copyfile(log, scene.logs / copy)
+    os.truncate(log, 0)
+    append(log, banner, *after)
+    scene.backend.behave()
+    scene.start()
+    scene.expect(banner, *before, banner, *after)
+    assert {reason for *_, reason in scene.losses()} <= {"copytruncate"}
+
+
+def test_a_log_that_has_lost_what_was_in_flight_goes_on_where_it_is(scene: Scene) -> None:
+    """As after a power cut that took the end of the log: no copy of it is anywhere."""
+    first, cut, more = numbered("first", range(100)), numbered("cut", range(100)), numbered("more", range(300))
+    log = scene.logs / "a.log"
+    append(log, *first)
+    scene.start()
+    scene.expect(*first)
+    scene.wait(lambda: scene.output_status()["unacked_blocks"] == 0, "them to be committed")
+    size = log.stat().st_size
+    scene.backend.behave("stall")
+    append(log, *cut)
+    scene.wait(lambda: scene.output_status()["unacked_blocks"], "a block in flight")
+    scene.kill()
+    os.truncate(log, size)
+    append(log, *more)
+    scene.backend.behave()
+    scene.start()
+    scene.expect(*first, *more)

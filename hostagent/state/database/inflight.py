@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from hostagent.model import Block
 from hostagent.state.database.packed import any_ranges, pack_parts, parts_in
-from hostagent.state.rows import InflightBlock, parts_of
+from hostagent.state.rows import InflightBlock, Position, parts_of
 
 _BEGIN = "INSERT OR IGNORE INTO inflight (id, output, observed_ns, parts) VALUES (?, ?, ?, ?)"
 
@@ -49,6 +49,17 @@ def load(connection: sqlite3.Connection, output: str) -> list[InflightBlock]:
         "SELECT id, output, observed_ns, parts FROM inflight WHERE output = ? ORDER BY seq", (output,)
     ).fetchall()
     return [InflightBlock(row[0], row[1], row[2], parts) for row in rows if (parts := parts_in(row[3]))]
+
+
+def furthest(connection: sqlite3.Connection) -> dict[int, Position]:
+    """The furthest end of any block in flight, of whatever output, by file."""
+    ends: dict[int, Position] = {}
+    for (packed,) in connection.execute("SELECT parts FROM inflight").fetchall():
+        for part in parts_in(packed):
+            for span in part.ranges:
+                if span.file not in ends or span.end > ends[span.file].offset:
+                    ends[span.file] = Position(span.end, span.anchor)
+    return ends
 
 
 def forget(connection: sqlite3.Connection, output: str) -> None:

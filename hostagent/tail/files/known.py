@@ -1,15 +1,16 @@
 """What the checkpoint knew of a target's files, and which of today's files each row has become.
 
 Asked when a target is first seen, and for every file that seems new later on: a directory may be moved away and back, a
-disk unmounted and mounted again. A file is recognised by inode, birth time, fingerprint and anchors, then by where it
-can have gone while nobody looked: renamed, copied before a truncate, compressed. Nothing is changed here.
+disk unmounted and mounted again. A file is recognised by inode, birth time, fingerprint and anchors, those of blocks in
+flight included, then by where it can have gone while nobody looked: renamed, copied before a truncate, compressed.
+Nothing is changed here.
 """
 
 from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 from hostagent.hookspecs import Tailer
@@ -44,7 +45,9 @@ class Arrangement(NamedTuple):
 class KnownRows:
     """Rows of files that nobody follows now: those no target has claimed yet, and those closed not long ago."""
 
-    def __init__(self, rows: Iterable[FileRow] = ()) -> None:
+    def __init__(self, rows: Iterable[FileRow] = (), in_flight: Mapping[int, Position] | None = None) -> None:
+        self.in_flight: Mapping[int, Position] = in_flight or {}
+        """Row → the furthest end of what the last run had on its way: its file had those bytes then."""
         self._unclaimed: dict[tuple[int, int], FileRow] = {}
         self._by_target: dict[str, list[FileRow]] = {}
         self._closed: OrderedDict[tuple[int, int], FileRow] = OrderedDict()
@@ -69,7 +72,7 @@ class KnownRows:
         Those whose file is still there are left: whoever declares it may only not have answered yet.
         """
         unclaimed = [row for rows in self._by_target.values() for row in rows if row.source == source]
-        arrangement = arrange(unclaimed, {}, root="/", tailers=tailers, owned=owned)
+        arrangement = arrange(unclaimed, {}, in_flight=self.in_flight, root="/", tailers=tailers, owned=owned)
         for _, continuation in arrangement.moved:
             continuation.content.close()
         for row in arrangement.lost:
@@ -133,34 +136,69 @@ def arrange(
     rows: list[FileRow],
     opened: Mapping[str, Opened],
     *,
+    in_flight: Mapping[int, Position],
     root: str,
     tailers: Mapping[str, Tailer],
     owned: Iterable[FileId],
 ) -> Arrangement:
-    """Find today's file for each row. `opened` is what stands at the target's paths now."""
+    """Find today's file for each row. `opened` is what stands at the target's paths now.
+
+    A file that holds what was committed and not what was in flight has been copied and truncated, and begins as it did
+    before: then there is a copy that holds both. Where there is none, it may have lost its end in a power cut, and is
+    still the row's file.
+    """
     by_inode: dict[int, list[str]] = {}
     for path, now in opened.items():
         by_inode.setdefault(now.status.id.inode, []).append(path)
     result = Arrangement({}, [], [], set(), {})
     astray: list[FileRow] = []
+    doubtful: dict[int, str] = {}
     for row in rows:
         path = next((path for path in by_inode.get(row.identity.inode, ()) if _is_file(row, opened[path])), "")
         if path and path not in result.same and _content_holds(row, opened[path]):
             result.same[path] = row
-            continue
-        if path:
+            if _reaches(opened[path], in_flight.get(row.id)):
+                continue
+            doubtful[row.id] = path
+        elif path:
             result.generation[path] = row.generation + 1
             result.rewritten.add(row.id)
         astray.append(row)
     taken = {*owned, *(opened[path].status.id for path in result.same)}
     for row in astray:
-        found = find_continuation(lost_of(row, root), tailers, owned=taken)
-        if found is None:
-            result.lost.append(row)
-        else:
+        found = _find(row, in_flight.get(row.id), root, tailers, taken, must_reach=row.id in doubtful)
+        if found is not None:
             taken.add(found.identity)
             result.moved.append((row, found))
+            if row.id in doubtful:
+                del result.same[doubtful[row.id]]
+                result.generation[doubtful[row.id]] = row.generation + 1
+        elif row.id not in doubtful:
+            result.lost.append(row)
     return result
+
+
+def _find(
+    row: FileRow,
+    in_flight: Position | None,
+    root: str,
+    tailers: Mapping[str, Tailer],
+    taken: Container[FileId],
+    *,
+    must_reach: bool,
+) -> Continuation | None:
+    """Where a row's content went on: where it has what was in flight, else where it has what was committed.
+
+    A copy may have been taken before the last bytes were written.
+    """
+    lost = lost_of(row, root)
+    found = None
+    if in_flight is not None and in_flight.offset > lost.offset:
+        reached = lost._replace(offset=in_flight.offset, anchor=in_flight.anchor)
+        found = find_continuation(reached, tailers, owned=taken)
+    if found is None and not must_reach:
+        found = find_continuation(lost, tailers, owned=taken)
+    return found
 
 
 def furthest(positions: Mapping[str, Position]) -> Position | None:
@@ -181,6 +219,14 @@ def _content_holds(row: FileRow, now: Opened) -> bool:
         if fingerprint(now.content, row.fingerprint) is None:
             return False
         return all(anchor_holds(now.content, position.offset, position.anchor) for position in row.positions.values())
+    except OSError:
+        return True
+
+
+def _reaches(now: Opened, in_flight: Position | None) -> bool:
+    """Whether the file has what was in flight of it. A disk error is no proof against it, as above."""
+    try:
+        return in_flight is None or anchor_holds(now.content, *in_flight)
     except OSError:
         return True
 
