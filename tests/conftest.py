@@ -112,3 +112,10 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
     """A backend in a process of its own, healthy until it is told otherwise."""
     with Backend(tmp_path / "backend") as running:
         yield running
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    """An empty directory for the logs of a test."""
+    (tmp_path / "logs").mkdir()
+    return tmp_path / "logs"

@@ -25,13 +25,6 @@ KILLS = int(os.environ.get("HOSTAGENT_KILLS", "8"))
 MAX_LINE = 64 << 10
 
 
-@pytest.fixture
-def logs(tmp_path: Path) -> Path:
-    folder = tmp_path / "logs"
-    folder.mkdir()
-    return folder
-
-
 def config(logs: Path, backend: Backend, **source: Any) -> dict[str, Any]:  # noqa: ANN401 - options of a source
     output = {"type": "http", "url": backend.url(), "block": {"max_wait": "50ms"}}
     return {

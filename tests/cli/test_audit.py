@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.agent import Agent
+from tests.support.agent import Agent, logs_to_http
 from tests.support.backend import Backend
 from tests.support.waiting import wait_for
 
@@ -21,21 +21,10 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def logs(tmp_path: Path) -> Path:
-    (tmp_path / "logs").mkdir()
-    return tmp_path / "logs"
-
-
-@pytest.fixture
 def agent(tmp_path: Path, logs: Path, backend: Backend) -> Iterator[Agent]:
-    config = {
-        "limits": {"stop_timeout": "1s", "chunk_bytes": "64KiB"},
-        "sources": {"app": {"type": "file", "include": [f"{logs}/*.log"]}},
-        "outputs": {
-            "main": {"type": "http", "url": backend.url(), "spool": {"reserve_bytes": 0}},
-            "copy": {"type": "blackhole", "spool": {"reserve_bytes": 0}},
-        },
-    }
+    config = logs_to_http(logs, backend.url())
+    config["limits"]["chunk_bytes"] = "64KiB"
+    config["outputs"]["copy"] = {"type": "blackhole", "spool": {"reserve_bytes": 0}}
     with Agent(tmp_path / "agent", config) as one:
         yield one
 
@@ -72,6 +61,16 @@ def settled(agent: Agent, output: str, **wanted: int) -> dict[str, Any]:
 
 def database(agent: Agent) -> sqlite3.Connection:
     return sqlite3.connect(agent.directory / "state" / "checkpoint.db", isolation_level=None)
+
+
+def leave_lines_in_their_file(agent: Agent, backend: Backend, logs: Path) -> None:
+    """A hundred lines that one output has had and `main` has not, neither sent nor spooled; the agent is dead."""
+    backend.behave("refuse")
+    agent.config["outputs"]["main"]["spool"] = {"max_bytes": 0}
+    (logs / "a.log").write_text(LINE * 100)
+    agent.start()
+    settled(agent, "copy", written=3200, delivered=3200)
+    agent.kill()
 
 
 def test_all_is_delivered_while_the_agent_runs_and_after(agent: Agent, logs: Path) -> None:
@@ -124,12 +123,7 @@ def test_what_waits_for_a_backend_is_spooled_or_in_its_file_also_after_kill(
 def test_a_file_that_vanishes_under_a_stopped_agent_is_unaccounted_until_it_starts(
     agent: Agent, backend: Backend, logs: Path
 ) -> None:
-    backend.behave("refuse")
-    agent.config["outputs"]["main"]["spool"] = {"max_bytes": 0}
-    (logs / "a.log").write_text(LINE * 100)
-    agent.start()
-    settled(agent, "copy", written=3200, delivered=3200)
-    agent.kill()
+    leave_lines_in_their_file(agent, backend, logs)
     assert headings(audit(agent), "main") == {"written": 3200, "waiting": 3200}
     (logs / "a.log").rename(logs / "a.log.1")
     assert headings(audit(agent), "main") == {"written": 3200, "waiting": 3200}, "found under its other name"
@@ -269,12 +263,7 @@ def test_an_output_that_had_nothing_yet_is_no_new_one_after_a_restart(
 def test_an_output_that_is_added_or_removed_leaves_the_books_in_balance(
     agent: Agent, backend: Backend, logs: Path
 ) -> None:
-    backend.behave("refuse")
-    agent.config["outputs"]["main"]["spool"] = {"max_bytes": 0}
-    (logs / "a.log").write_text(LINE * 100)
-    agent.start()
-    settled(agent, "copy", written=3200, delivered=3200)
-    agent.kill()
+    leave_lines_in_their_file(agent, backend, logs)
     agent.config["outputs"]["third"] = {"type": "blackhole"}
     gone = agent.config["outputs"].pop("main")
     agent.start()

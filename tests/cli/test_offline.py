@@ -187,50 +187,52 @@ def test_the_version_is_told_without_loading_the_agent() -> None:
     assert run.stdout.splitlines()[1:] == [""]
 
 
-def test_a_source_that_would_read_what_an_output_writes_is_a_mistake(config: str, tmp_path: Path) -> None:
-    writing = f"{{type: file, path: {tmp_path}/logs/out.log}}"
-    Path(config).write_text(Path(config).read_text().replace("{type: blackhole}", writing))
+def mistakes(config: str, before: str, after: str) -> str:
+    """What `check` says once these words of the configuration are changed; it must not be content."""
+    path = Path(config)
+    path.write_text(path.read_text().replace(before, after))
     run = call("check", "-c", config)
     assert run.exit_code == 2
-    assert f"{config}:5:30: this matches {tmp_path}/logs/out.log, which output main writes" in run.stdout
+    return run.stdout
+
+
+def place(config: str, words: str) -> str:
+    """Where words stand, as a mistake's message begins: file, line and column."""
+    for number, line in enumerate(Path(config).read_text().splitlines(), 1):
+        if words in line:
+            return f"{config}:{number}:{line.index(words) + 1}: "
+    raise AssertionError(f"{words} stands nowhere in {config}")
+
+
+def test_a_source_that_would_read_what_an_output_writes_is_a_mistake(config: str, tmp_path: Path) -> None:
+    writing = f"{{type: file, path: {tmp_path}/logs/out.log}}"
+    found = mistakes(config, "{type: blackhole}", writing)
+    assert f"{config}:5:30: this matches {tmp_path}/logs/out.log, which output main writes" in found
 
 
 def test_a_source_that_would_read_the_agents_own_state_is_a_mistake(config: str, tmp_path: Path) -> None:
     include = f"include: ['{tmp_path}/sys/messages']"
-    text = Path(config).read_text().replace(include, f"include: ['{tmp_path}/**']")
-    Path(config).write_text(text)
-    run = call("check", "-c", config)
-    assert run.exit_code == 2
-    assert f"{config}:6:30: this matches {tmp_path}/state/checkpoint.db, the agent's own state" in run.stdout
-    assert f"add '{tmp_path}/state/**' to the source's `exclude`" in run.stdout
+    found = mistakes(config, include, f"include: ['{tmp_path}/**']")
+    assert f"{config}:6:30: this matches {tmp_path}/state/checkpoint.db, the agent's own state" in found
+    assert f"add '{tmp_path}/state/**' to the source's `exclude`" in found
+    text = Path(config).read_text()
     Path(config).write_text(text.replace("/**']}", f"/**'], exclude: ['{tmp_path}/state/**', '*.log']}}"))
     assert call("check", "-c", config).exit_code == 0
 
 
 def test_two_outputs_that_write_one_file_are_a_mistake(config: str, tmp_path: Path) -> None:
     outputs = f"{{a: {{type: file, path: {tmp_path}/out}}, b: {{type: file, path: {tmp_path}/out}}}}"
-    Path(config).write_text(Path(config).read_text().replace("{main: {type: blackhole}}", outputs))
-    run = call("check", "-c", config)
-    assert run.exit_code == 2
-    assert f"output a writes {tmp_path}/out, too" in run.stdout
+    assert f"output a writes {tmp_path}/out, too" in mistakes(config, "{main: {type: blackhole}}", outputs)
 
 
 def test_options_that_do_not_go_together_are_told_at_their_place(config: str) -> None:
-    text = Path(config).read_text().replace("fields:", "format: cri, encoding: utf-16, fields:")
-    Path(config).write_text(text)
-    run = call("check", "-c", config)
-    assert run.exit_code == 2
-    column = text.splitlines()[4].index("utf-16") + 1
-    assert f"{config}:5:{column}: " in run.stdout
+    found = mistakes(config, "fields:", "format: cri, encoding: utf-16, fields:")
+    assert place(config, "utf-16") in found
 
 
 def test_a_pattern_that_means_nothing_is_told_at_its_place(config: str) -> None:
-    text = Path(config).read_text().replace("['*.1.log']", "['*.1.log', '/a/../b.log', '/c/*']")
-    Path(config).write_text(text)
-    run = call("check", "-c", config)
-    assert run.exit_code == 2
-    column = text.splitlines()[4].index("'/a/../b.log'") + 1
-    assert f"{config}:5:{column}: '/a/../b.log' has '..' in it" in run.stdout
+    found = mistakes(config, "['*.1.log']", "['*.1.log', '/a/../b.log', '/c/*']")
+    assert place(config, "'/a/../b.log'") + "'/a/../b.log' has '..' in it" in found
 
 
 @pytest.mark.parametrize("tail", ["outputs2: [\n  : }\n", "x: *none\n", "x: 'never closed\n", "--- {}\n"])

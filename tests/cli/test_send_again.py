@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.state.values import flip
-from tests.support.agent import Agent
+from tests.support.agent import Agent, logs_to_http
 from tests.support.backend import Backend
 from tests.support.directories import fill_up, small_disk
 from tests.support.waiting import wait_for
@@ -20,15 +20,9 @@ LINES = [f"line {number:04d}" for number in range(200)]
 
 
 @pytest.fixture
-def agent(tmp_path: Path, backend: Backend) -> Iterator[Agent]:
-    (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "a.log").write_text("".join(f"{line}\n" for line in LINES))
-    config = {
-        "limits": {"stop_timeout": "1s"},
-        "sources": {"app": {"type": "file", "include": [f"{tmp_path}/logs/*.log"]}},
-        "outputs": {"main": {"type": "http", "url": backend.url(), "spool": {"reserve_bytes": 0}}},
-    }
-    with Agent(tmp_path / "agent", config) as one:
+def agent(tmp_path: Path, logs: Path, backend: Backend) -> Iterator[Agent]:
+    (logs / "a.log").write_text("".join(f"{line}\n" for line in LINES))
+    with Agent(tmp_path / "agent", logs_to_http(logs, backend.url())) as one:
         yield one
 
 

@@ -7,23 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agent import Agent
+from tests.support.agent import Agent, logs_to_http
 from tests.support.backend import Backend
 from tests.support.waiting import wait_for
 
 
 @pytest.fixture
-def logs(tmp_path: Path) -> Path:
-    (tmp_path / "logs").mkdir()
-    return tmp_path / "logs"
-
-
-@pytest.fixture
 def agent(tmp_path: Path, logs: Path, backend: Backend) -> Iterator[Agent]:
-    source = {"type": "file", "include": [f"{logs}/*.log"], "close_grace": "100ms"}
-    outputs = {"main": {"type": "http", "url": backend.url(), "spool": {"reserve_bytes": 0}}}
-    limits = {"stop_timeout": "1s"}
-    with Agent(tmp_path / "agent", {"limits": limits, "sources": {"app": source}, "outputs": outputs}) as one:
+    config = logs_to_http(logs, backend.url())
+    config["sources"]["app"]["close_grace"] = "100ms"
+    with Agent(tmp_path / "agent", config) as one:
         yield one
 
 

@@ -404,32 +404,26 @@ def test_a_yes_before_the_body_was_sent_is_no_ack() -> None:
         client.close()
 
 
-def test_a_slow_server_is_given_up_after_the_time_out() -> None:
+def say_nothing(_conversation: Conversation, done: threading.Event) -> None:
+    done.wait(20)
+
+
+def drip(conversation: Conversation, done: threading.Event) -> None:
+    conversation.sock.sendall(b"HTTP/1.1 200 OK\r\n")
+    while not done.wait(0.02):
+        conversation.sock.sendall(b"X-Drip: y\r\n")
+
+
+@pytest.mark.parametrize("answer", [say_nothing, drip])
+def test_an_answer_has_one_deadline_for_all_of_it(answer: Callable[[Conversation, threading.Event], None]) -> None:
     done = threading.Event()
 
-    def never(_conversation: Conversation, _request: Request) -> bool:
-        done.wait(20)
+    def late(conversation: Conversation, _request: Request) -> bool:
+        answer(conversation, done)
         return False
 
-    with hostile(never) as server:
+    with hostile(late) as server:
         client = output(server, timeout_s=0.2)
-        with pytest.raises(TemporaryError, match="did not answer in time"):
-            client.send(delivery())
-        client.close()
-        done.set()
-
-
-def test_an_answer_that_drips_has_one_deadline_for_all_of_it() -> None:
-    done = threading.Event()
-
-    def drip(conversation: Conversation, _request: Request) -> bool:
-        conversation.sock.sendall(b"HTTP/1.1 200 OK\r\n")
-        while not done.wait(0.02):
-            conversation.sock.sendall(b"X-Drip: y\r\n")
-        return False
-
-    with hostile(drip) as server:
-        client = output(server, timeout_s=0.3)
         with pytest.raises(TemporaryError, match="did not answer in time"):
             client.send(delivery())
         client.close()

@@ -111,13 +111,19 @@ def test_no_notice_stays_of_irregular_files_that_come_and_go(scene: Scene) -> No
     scene.wait(lambda: not scene.notices(), "the notices to go")
 
 
-def test_a_directory_that_is_moved_away_and_back_is_not_read_twice(scene: Scene) -> None:
-    scene.source["include"] = [f"{scene.logs}/app/*.log"]
+def deliver_what_a_directory_holds(scene: Scene) -> list[str]:
+    """Twenty lines of `app/a.log`, which have arrived."""
     (scene.logs / "app").mkdir()
     first = numbered("a", range(20))
     append(scene.logs / "app/a.log", *first)
     scene.start()
     scene.expect(*first)
+    return first
+
+
+def test_a_directory_that_is_moved_away_and_back_is_not_read_twice(scene: Scene) -> None:
+    scene.source["include"] = [f"{scene.logs}/app/*.log"]
+    first = deliver_what_a_directory_holds(scene)
     os.rename(scene.logs / "app", scene.logs / "away")
     scene.wait(lambda: not scene.files(), "the files to be given up")
     os.rename(scene.logs / "away", scene.logs / "app")
@@ -130,11 +136,7 @@ def test_a_directory_that_is_moved_away_and_back_is_not_read_twice(scene: Scene)
 
 def test_a_directory_that_is_away_while_the_agent_stops_is_not_read_twice(scene: Scene) -> None:
     scene.source["include"] = [f"{scene.logs}/app/*.log"]
-    (scene.logs / "app").mkdir()
-    first = numbered("a", range(20))
-    append(scene.logs / "app/a.log", *first)
-    scene.start()
-    scene.expect(*first)
+    first = deliver_what_a_directory_holds(scene)
     os.rename(scene.logs / "app", scene.logs / "away")
     scene.wait(lambda: not scene.files(), "the files to be given up")
     scene.restart()
@@ -145,11 +147,7 @@ def test_a_directory_that_is_away_while_the_agent_stops_is_not_read_twice(scene:
 
 def test_a_directory_that_is_missing_at_a_start_and_comes_back_is_not_read_twice(scene: Scene) -> None:
     scene.source["include"] = [f"{scene.logs}/app/*.log", f"{scene.logs}/*.log"]
-    (scene.logs / "app").mkdir()
-    first = numbered("a", range(20))
-    append(scene.logs / "app/a.log", *first)
-    scene.start()
-    scene.expect(*first)
+    first = deliver_what_a_directory_holds(scene)
     assert scene.agent.stop() == 0
     os.rename(scene.logs / "app", scene.directory / "away")
     scene.start()

@@ -14,8 +14,9 @@ from hostagent.errors import StateError
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.dead_letters import DeadLetters
 from hostagent.state.spool.spool import Spool
+from tests.state.unreachable import database_out_of_reach
 from tests.state.values import HandClock, Losses, block, delivery, file_row, offsets, part, spool_config
-from tests.support.directories import ext4_disk, fill_up, no_more_descriptors, small_disk
+from tests.support.directories import ext4_disk, fill_up, small_disk
 
 MIB = 1024 * 1024
 
@@ -80,15 +81,8 @@ def test_a_database_that_could_not_be_opened_again_is_read_as_soon_as_it_can(tmp
     checkpoint = Checkpoint.open(tmp_path, HandClock())
     (file,) = checkpoint.add_files([file_row()])
     checkpoint.commit([block("b", part(file, 0, 1))], [])
-    with contextlib.closing(sqlite3.connect(tmp_path / "checkpoint.db")) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StateError, match="locked"):
-            checkpoint.commit([], [])
-    with no_more_descriptors():
-        with pytest.raises(StateError, match="unable to open"):
-            checkpoint.commit([], [])
-        with pytest.raises(StateError, match="unable to open"):
-            checkpoint.inflight("main")
+    with database_out_of_reach(checkpoint, tmp_path), pytest.raises(StateError, match="unable to open"):
+        checkpoint.inflight("main")
     assert [one.id for one in checkpoint.inflight("main")] == ["b"]
     assert not _healthy(checkpoint), "only a write shows that"
     checkpoint.commit([], [block("b", part(file, 0, 1))])

@@ -31,6 +31,15 @@ def agent_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
+def logs_to_http(logs: Path, url: str) -> dict[str, Any]:
+    """A configuration: every `*.log` of a directory goes to one backend, and a stop waits no longer than a second."""
+    return {
+        "limits": {"stop_timeout": "1s"},
+        "sources": {"app": {"type": "file", "include": [f"{logs}/*.log"]}},
+        "outputs": {"main": {"type": "http", "url": url, "spool": {"reserve_bytes": 0}}},
+    }
+
+
 class Agent:
     """One agent with a directory of its own: configuration, data, log. Leaving the context kills what still runs."""
 

@@ -2,10 +2,8 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,12 +37,6 @@ class Followed(Agent):
             lambda: self.messages() >= wanted, f"{messages}", timeout_s=20, so_far=lambda: f"There: {self.messages()}"
         )
         assert self.messages() == wanted
-
-
-@pytest.fixture
-def logs(tmp_path: Path) -> Path:
-    (tmp_path / "logs").mkdir()
-    return tmp_path / "logs"
 
 
 def append(path: Path, *lines: str) -> None:
@@ -132,18 +124,6 @@ def test_what_is_no_log_is_passed_over_and_told(tmp_path: Path, logs: Path) -> N
         append(logs / "nowhere", "two")  # the link leads somewhere now, though nothing happened where it lies
         append(logs / "app.log", "three")
         wait_for(lambda: agent.messages()["three"], "the line after")
-
-
-@pytest.fixture
-def fuse_mount(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    if "fuse" not in Path("/proc/filesystems").read_text():
-        pytest.skip("the kernel has no FUSE")
-    behind, mounted = tmp_path / "behind", tmp_path / "mounted"
-    behind.mkdir()
-    mounted.mkdir()
-    subprocess.run(["bindfs", "-o", "attr_timeout=0,entry_timeout=0", behind, mounted], check=True)
-    yield behind, mounted
-    subprocess.run(["umount", "-l", mounted], check=True)
 
 
 @pytest.mark.requires(root=True, tools=("bindfs",))

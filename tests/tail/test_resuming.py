@@ -1,14 +1,11 @@
 """What was in flight is cut again before anything else, however long the disk under the checkpoint makes it wait."""
 
-import contextlib
-import sqlite3
 import threading
 from pathlib import Path
 
 import pytest
 
 from hostagent.clock import Clock
-from hostagent.errors import StateError
 from hostagent.state.checkpoint import Checkpoint, SpoolChange
 from hostagent.state.database.ledger import LossReason
 from hostagent.state.spool.spooled import Place
@@ -21,9 +18,16 @@ from hostagent.tail.finding.places import Places
 from hostagent.tail.recut import RETRY_S, Reclaiming, resume_inflight
 from hostagent.tail.watching.watcher import Watcher
 from tests.deliver.stage import ScriptedOutput, Stage
+from tests.state.unreachable import database_out_of_reach
 from tests.state.values import HandClock, block, file_row, part
-from tests.support.directories import no_more_descriptors
 from tests.support.waiting import wait_for
+
+
+def cutter_of(checkpoint: Checkpoint, watcher: Watcher, clock: Clock) -> Cutter:
+    """What cuts blocks again, with no file open and no target known."""
+    open_files = OpenFiles({}, 10)
+    registry = Registry(open_files, checkpoint, KnownRows(), clock)
+    return Cutter(registry, ClosedFiles(open_files, checkpoint, Places(watcher)), clock)
 
 
 def test_a_database_that_can_not_be_read_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -31,18 +35,10 @@ def test_a_database_that_can_not_be_read_is_waited_for(tmp_path: Path, caplog: p
     checkpoint = Checkpoint.open(tmp_path / "data", clock)
     (file,) = checkpoint.add_files([file_row()])
     checkpoint.commit([block("of a file that is gone", part(file, 0, 1))], [])
-    open_files = OpenFiles({}, 10)
-    registry = Registry(open_files, checkpoint, KnownRows(), clock)
-    watcher = Watcher(clock)
-    cutter = Cutter(registry, ClosedFiles(open_files, checkpoint, Places(watcher)), clock)
     lane = Stage(ScriptedOutput()).lane
-    with contextlib.closing(sqlite3.connect(tmp_path / "data/checkpoint.db")) as other:
-        other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StateError, match="locked"):
-            checkpoint.commit([], [])
-    with no_more_descriptors():
-        with pytest.raises(StateError, match="unable to open"):
-            checkpoint.commit([], [])
+    watcher = Watcher(clock)
+    cutter = cutter_of(checkpoint, watcher, clock)
+    with database_out_of_reach(checkpoint, tmp_path / "data"):
         resuming = threading.Thread(target=resume_inflight, args=(cutter, checkpoint, (lane,), clock, stop))
         resuming.start()
         wait_for(lambda: "in flight wait" in caplog.text or not resuming.is_alive(), "a try")
@@ -62,12 +58,9 @@ def test_a_lost_block_of_a_file_whose_target_is_not_published_yet_waits_for_it(t
     spooled, place = block("lost", part(file, 0, 10)), Place(1, 0)
     checkpoint.commit([], [spooled], SpoolChange("main", [(place, spooled)], place, Place(1, 9)))
     checkpoint.lose_spooled("main", (place, Place(2, 0)), LossReason.SPOOL_MISSING)
-    open_files = OpenFiles({}, 10)
     watcher = Watcher(clock)
-    registry = Registry(open_files, checkpoint, KnownRows(), clock)
-    cutter = Cutter(registry, ClosedFiles(open_files, checkpoint, Places(watcher)), clock)
     listed = threading.Event()
-    reclaiming = Reclaiming(cutter, checkpoint, clock, listed.is_set)
+    reclaiming = Reclaiming(cutter_of(checkpoint, watcher, clock), checkpoint, clock, listed.is_set)
     lane = Stage(ScriptedOutput()).lane
     for _ in range(3):
         reclaiming.take([lane], lambda _: None)

@@ -3,15 +3,12 @@ what it says. What such a set costs is found in the row of each of its faults.
 """
 
 import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.agent import agent_environment
-from tests.support.backend import CHECKOUT
+from tests.support.programs import run_program
 from tests.torture.faults import FAULTS, Fault, Hold
 from tests.torture.judge import Tally
 from tests.torture.table import by_fault, slowest, total, verdict
@@ -128,13 +125,4 @@ def test_a_fault_that_outlasts_others_ends_last(world: World) -> None:
 @pytest.mark.timeout(120)
 def test_a_few_faults_at_once_cost_no_line() -> None:
     """Three at a time for some seconds; long runs with many seeds are for `python -m`."""
-    words = ["--seed", "4", "--at-once", "3", "--duration", "12", "--rate", "300000"]
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.torture", *words],
-        cwd=CHECKOUT,
-        env=agent_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, f"{run.stdout}\n{run.stderr[-4000:]}"
+    run_program("tests.torture", "--seed", "4", "--at-once", "3", "--duration", "12", "--rate", "300000")

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from tests.support.agent import agent_environment
-from tests.support.backend import CHECKOUT
+from tests.support.agent import CHECKOUT, agent_environment
+from tests.support.programs import run_program
 from tests.torture.faults import left_out
 
 PARTS = 3
@@ -45,12 +45,4 @@ def test_every_fault_once_costs_no_line() -> None:
 
 @pytest.mark.timeout(300)
 def test_an_outage_with_kills_and_deleted_files_repeats_nothing() -> None:
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.torture.outage", "--minutes", "0.7", "--rate", "4e6", "--kill-every", "5"],
-        cwd=CHECKOUT,
-        env=agent_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, f"{run.stdout}\n{run.stderr[-4000:]}"
+    run_program("tests.torture.outage", "--minutes", "0.7", "--rate", "4e6", "--kill-every", "5")
