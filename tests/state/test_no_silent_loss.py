@@ -80,11 +80,25 @@ class Life:
         self._open()
 
     def take_back(self) -> None:
-        for reclaim in self.pair.checkpoint.reclaims("main", 99):
+        for reclaim in self.pair.checkpoint.reclaims("main", self.rng.choice((2, 99))):
             self.pair.checkpoint.end_reclaim(reclaim, [])
-            ((span,),) = (one.ranges for one in reclaim.block.parts)
-            self.pair.checkpoint.commit([], [block(reclaim.block.id, part(*span[:3]))])
-            self.safe.add(reclaim.block.id)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """What was taken back is delivered, or spooled once more, which may not be committed; or it stays in flight."""
+        for waiting in self.pair.checkpoint.inflight("main"):
+            ((span,),) = (one.ranges for one in waiting.parts)
+            one = block(waiting.id, part(*span[:3]))
+            what = self.rng.choice(("stay", "deliver", "spool", "spool"))
+            if what == "deliver":
+                self.pair.checkpoint.commit([], [one])
+                self.safe.add(one.id)
+            elif what == "spool":
+                place = self.pair.spool.append(one, delivery(one.id, os.urandom(200)))
+                assert place is not None
+                self.pair.spool.sync()
+                if self.rng.random() < 0.5:
+                    self._commit([(place, one)], [(place, one)])
 
     # -- what should not
 
@@ -124,6 +138,7 @@ class Life:
 
     def step(self) -> None:
         daily = [self.put, self.put, self.put, self.drain, self.drain, self.restart, self.find_file, self.keep_database]
+        daily.append(self.go_on)
         bad = [self.step_back, self.lose_mark, self.flip_some, self.flip_beneath_it, self.cut_off, self.take_one_away]
         what = self.rng.choice(daily if self.rng.random() < 0.7 else [*bad, self.take_all_away, self.take_back])
         self.story.append(what.__name__)
@@ -135,6 +150,7 @@ class Life:
         self.safe.update(self.pair.drain(10_000))
         self._commit([], [])
         waits = [one.block.parts for one in self.pair.checkpoint.reclaims("main", 10_000)]
+        waits += [one.parts for one in self.pair.checkpoint.inflight("main")]
         named = [(span.file, span.start, span.end) for parts in waits for one in parts for span in one.ranges]
         losses = self.pair.checkpoint.losses(limit=10_000)
         named += [(loss.file, loss.start, loss.end) for loss in losses if loss.end is not None]

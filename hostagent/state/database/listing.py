@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from hostagent.model import Block, Loss, Range
@@ -114,6 +114,7 @@ def reconcile(
     """
     connection.executemany(_FORGET, [(output, *place) for place in _places(connection, output, *drained)])
     in_flight = {block.id: block.parts for block in inflight.load(connection, output)}
+    taken_back = {block.id for block in reclaims.passed(connection, output)}
     listed = listed_up_to(connection, output)
     gone: list[Place] = []
     looked_at = Place(0, 0)
@@ -126,7 +127,7 @@ def reconcile(
             if place in rows:
                 rows.remove(place)
             elif place.offset >= listed.get(place.segment, 0):
-                _adopt(connection, place, header, in_flight)
+                _adopt(connection, place, header, in_flight, taken_back)
         gone += sorted(rows)
         looked_at = up_to
     gone += sorted(_places(connection, output, looked_at, _NOWHERE))
@@ -138,26 +139,37 @@ def reconcile(
 
 
 def _adopt(
-    connection: sqlite3.Connection, place: Place, header: SpoolHeader, in_flight: dict[str, tuple[InflightPart, ...]]
+    connection: sqlite3.Connection,
+    place: Place,
+    header: SpoolHeader,
+    in_flight: dict[str, tuple[InflightPart, ...]],
+    taken_back: Collection[str],
 ) -> None:
-    """Commit a spooled block at last. Blocks in flight that lie before it in a file were done before it.
+    """Commit a spooled block at last. Blocks in flight that lie before it in a file were done before it; but not those
+    that were taken back after a spool had lost them: they may have been cut after it.
 
     One that is not in flight moves a position only if it goes on from there, since blocks before it may have been
-    forgotten together with their rows. Only what moves a position is the spool's to keep: what the position had passed
-    was delivered once, or its row would be there, and what lies behind it is read from the file. If the spool loses
-    those, nothing is lost.
+    forgotten together with their rows. Only what moves a position is the spool's to keep, and what was taken back: what
+    else the position had passed was delivered once, or its row would be there, and what lies behind it is read from the
+    file. If the spool loses those, nothing is lost.
     """
     files = {range_.file for part in header.parts for range_ in part.ranges}
     before = positions.of_files(connection, header.output, files)
     begins = {range_.file: range_.start for part in reversed(header.parts) for range_ in reversed(part.ranges)}
-    ids = [id_ for id_, parts in in_flight.items() if id_ == header.id or _before(parts, begins)]
+    own = in_flight.get(header.id, ()) if header.id in taken_back else ()
+    back = {range_ for part in own for range_ in part.ranges}
+    ids = [
+        id_
+        for id_, parts in in_flight.items()
+        if id_ == header.id or (id_ not in taken_back and _before(parts, begins))
+    ]
     acked = [(header.output, [range_ for part in in_flight.pop(id_) for range_ in part.ranges]) for id_ in ids]
     positions.advance(connection, positions.reached_in(acked))
     inflight.end(connection, ids)
     positions.adopt(connection, header.output, header.parts)
     after = positions.of_files(connection, header.output, files)
     kept = tuple(
-        part._replace(ranges=tuple(one for one in part.ranges if _moved_over(one, before, after)))
+        part._replace(ranges=tuple(one for one in part.ranges if one in back or _moved_over(one, before, after)))
         for part in header.parts
     )
     id_ = header.id if header.indexes is None else None

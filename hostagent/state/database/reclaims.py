@@ -31,11 +31,21 @@ def add(connection: sqlite3.Connection, block: InflightBlock, reason: LossReason
 
 
 def add_passed(connection: sqlite3.Connection, output: str) -> None:
+    """Have the blocks of an output in flight that its positions have passed taken back once more."""
+    for block in passed(connection, output):
+        add(connection, block, LossReason.SPOOL_MISSING)
+
+
+def passed(connection: sqlite3.Connection, output: str) -> list[InflightBlock]:
     """Of the blocks of an output in flight those that its positions have passed, since a spool had them once."""
-    reached = {one.file: one.offset for one in positions.load(connection) if one.output == output}
-    for block in inflight.load(connection, output):
-        if any(range_.end <= reached.get(range_.file, 0) for part in block.parts for range_ in part.ranges):
-            add(connection, block, LossReason.SPOOL_MISSING)
+    blocks = inflight.load(connection, output)
+    named = {range_.file for block in blocks for part in block.parts for range_ in part.ranges}
+    reached = positions.of_files(connection, output, named)
+    return [
+        block
+        for block in blocks
+        if any(range_.end <= reached.get(range_.file, 0) for part in block.parts for range_ in part.ranges)
+    ]
 
 
 def oldest(connection: sqlite3.Connection, output: str, limit: int) -> list[Reclaim]:
