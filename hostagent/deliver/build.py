@@ -62,6 +62,7 @@ def build_lane(
         epoch=checkpoint.epoch,
         spool=_open_spool(config, wiring, checkpoint),
         dead_letters=dead_letters,
+        divisions=checkpoint,
         credits=credits,
         clock=wiring.clock,
         max_block_bytes=config.block.max_bytes,

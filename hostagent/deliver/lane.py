@@ -18,7 +18,7 @@ from hostagent.deliver.late_spool import LateSpool
 from hostagent.deliver.pieces import delivery_of_records
 from hostagent.deliver.sender import Sender
 from hostagent.deliver.status import Condition, Counters, LaneStatus
-from hostagent.deliver.transfer import DeadLetterBox
+from hostagent.deliver.transfer import DeadLetterBox, Divisions
 from hostagent.deliver.waiting import Journal
 from hostagent.hookspecs import Encoder, Notice, Output
 from hostagent.model import Block, Delivery, Part
@@ -48,6 +48,7 @@ class Lane:
         epoch: str,
         spool: Spool | LateSpool | None,
         dead_letters: DeadLetterBox,
+        divisions: Divisions,
         credits: Credits,  # noqa: A002 - the pool's name everywhere else
         clock: Clock,
         max_block_bytes: int,
@@ -90,6 +91,7 @@ class Lane:
             encoder=encoder,
             compressor=make_compressor(),
             dead_letters=dead_letters,
+            divisions=divisions,
             clock=clock,
             counters=self._counters,
             condition=self._condition,

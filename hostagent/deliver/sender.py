@@ -19,7 +19,7 @@ from hostagent.deliver.backlog import Backlog
 from hostagent.deliver.breaker import Breaker
 from hostagent.deliver.compress import Compressor
 from hostagent.deliver.status import Condition, Counters
-from hostagent.deliver.transfer import DeadLetterBox, Refused, Transfer
+from hostagent.deliver.transfer import DeadLetterBox, Divisions, Refused, Transfer
 from hostagent.errors import StateError
 from hostagent.hookspecs import Encoder, Output
 from hostagent.model import Delivery
@@ -54,6 +54,7 @@ class Sender:
         encoder: Encoder,
         compressor: Compressor,
         dead_letters: DeadLetterBox,
+        divisions: Divisions,
         clock: Clock,
         counters: Counters,
         condition: Condition,
@@ -72,6 +73,7 @@ class Sender:
             encoder=encoder,
             compressor=compressor,
             dead_letters=dead_letters,
+            divisions=divisions,
             backoff=self._backoff,
             watch=self,
             counters=counters,

@@ -44,6 +44,20 @@ class DeadLetterBox(Protocol):
         """Store records durably before returning; raise StateError when that is not possible now."""
 
 
+class Divisions(Protocol):
+    """Remembers which deliveries a backend found too large, across a crash, too.
+
+    Of a block that was halved, one half may be stored. A backend that has come to take it whole would get that half
+    twice, and could not tell.
+    """
+
+    def was_divided(self, delivery: Delivery) -> bool:
+        """Whether this one was, now or before."""
+
+    def note_divided(self, output: str, delivery: Delivery) -> None:
+        """Remember one durably before returning; raise StateError when that is not possible now."""
+
+
 class Watch(Protocol):
     """Who is told how it goes: the sender."""
 
@@ -71,6 +85,7 @@ class Transfer:
         encoder: Encoder,
         compressor: Compressor,
         dead_letters: DeadLetterBox,
+        divisions: Divisions,
         backoff: Backoff,
         watch: Watch,
         counters: Counters,
@@ -80,6 +95,7 @@ class Transfer:
         self._encoder = encoder
         self._compressor = compressor
         self._dead_letters = dead_letters
+        self._divisions = divisions
         self._backoff = backoff
         self._watch = watch
         self._counters = counters
@@ -114,6 +130,8 @@ class Transfer:
 
     def _step(self, piece: Delivery) -> Sequence[Delivery]:
         """Bring one piece to a verdict; the pieces that take its place."""
+        if self._divisions.was_divided(piece):
+            return self._divide(piece)
         try:
             verdict = self._send(piece)
         except PermanentError as error:
@@ -146,6 +164,9 @@ class Transfer:
         if len(pieces) == 1:
             self._bury(piece, "the backend takes no request as large as this one record")
             return ()
+        self._with_state(
+            lambda: self._divisions.note_divided(self._name, piece), "that it is too large can't be written down"
+        )
         self._counters.splits += 1
         return pieces
 
@@ -173,13 +194,10 @@ class Transfer:
 
     def _keep(self, piece: Delivery, letters: list[tuple[bytes, str]], indexes: Sequence[int]) -> None:
         parts = parts_of_records(self._origin(), self._places(piece, indexes))
-        while True:
-            try:
-                self._dead_letters.put(output=self._name, delivery=piece, letters=letters, parts=parts)
-                break
-            except StateError as error:
-                self._watch.failed(f"dead letters can't be stored, delivery waits: {error}")
-                self._watch.pause(self._backoff.next_s())
+        self._with_state(
+            lambda: self._dead_letters.put(output=self._name, delivery=piece, letters=letters, parts=parts),
+            "dead letters can't be stored",
+        )
         self._counters.dead_letters += len(letters)
         spans = ((end - start, part) for part in parts for _, start, end in part.ranges)
         raw_bytes = sum(size * part.refused // max(part.records, 1) for size, part in spans)
@@ -187,6 +205,16 @@ class Transfer:
         # Without what differs between blocks: a backend that refuses all is told twice a minute, not twice a second.
         reason = letters[0][1].partition(" (")[0]
         log.warning("output %s: records were refused for good: %s (see `dead-letters ls`)", self._name, reason)
+
+    def _with_state(self, step: Callable[[], None], trouble: str) -> None:
+        """Do what no further step may go without, again and again until the disk takes it."""
+        while True:
+            try:
+                step()
+                break
+            except StateError as error:
+                self._watch.failed(f"{trouble}, delivery waits: {error}")
+                self._watch.pause(self._backoff.next_s())
 
     def _places(self, piece: Delivery, indexes: Sequence[int]) -> Sequence[int]:
         """Where records of a piece stand in the delivery that it is a piece of."""

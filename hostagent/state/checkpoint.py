@@ -15,8 +15,8 @@ from pathlib import Path
 from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
-from hostagent.model import Block, Loss
-from hostagent.state.database import files, inflight, ledger, listing, positions, reclaims, totals
+from hostagent.model import Block, Delivery, Loss
+from hostagent.state.database import divided, files, inflight, ledger, listing, positions, reclaims, totals
 from hostagent.state.database.ledger import LossReason, LossTotal
 from hostagent.state.database.listing import SpoolChange
 from hostagent.state.database.live import LiveDatabase
@@ -44,6 +44,7 @@ class Checkpoint:
         """Called when `look` should not be put off: it makes durable what can't be found out from files any more."""
         self._next_file = self._database.first_file
         self._reclaiming = self._database.read(reclaims.outputs)
+        self._divided = self._database.read(divided.load)
 
     @classmethod
     def open(cls, data_dir: Path, clock: Clock) -> Checkpoint:
@@ -96,6 +97,7 @@ class Checkpoint:
         """Call now and then, from any thread: tries a failed disk again, keeps the ledger short, makes a backup."""
         self._database.look()
         self._database.tidy(lambda connection: ledger.fold(connection, LOSSES_KEPT))
+        self._forget_divided()
         self._database.back_up()
 
     def close(self) -> None:
@@ -222,6 +224,22 @@ class Checkpoint:
             ledger.add_done(connection, losses)
 
         self._database.write(work)
+
+    def was_divided(self, delivery: Delivery) -> bool:
+        """Whether a backend found this delivery too large, in this run or an earlier one; asks no disk."""
+        return delivery.id in self._divided
+
+    def note_divided(self, output: str, delivery: Delivery) -> None:
+        """A backend found a delivery too large; until its block is acked its halves are to be sent instead."""
+        with self._database.lock:
+            self._database.write(lambda connection: divided.add(connection, delivery.id, delivery.block, output))
+            self._divided.add(delivery.id)
+
+    def _forget_divided(self) -> None:
+        with self._database.lock:
+            if self._divided:
+                self._database.tidy(divided.forget)
+                self._divided = self._database.read(divided.load)
 
     # -- blocks in a spool, and those it has lost --------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from hostagent.clock import Clock
 from hostagent.deliver.compress import build_compressor
 from hostagent.deliver.credits import Credits
 from hostagent.deliver.lane import Lane
-from hostagent.deliver.transfer import DeadLetterBox
+from hostagent.deliver.transfer import DeadLetterBox, Divisions
 from hostagent.deliver.waiting import Journal
 from hostagent.errors import StateError
 from hostagent.hookspecs import Output
@@ -80,6 +80,19 @@ class LetterBox:
         self.letters += [(delivery.id, record, reason) for record, reason in letters]
 
 
+class Divided:
+    """Remembers in memory what was too large."""
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+
+    def was_divided(self, delivery: Delivery) -> bool:
+        return delivery.id in self.ids
+
+    def note_divided(self, output: str, delivery: Delivery) -> None:
+        self.ids.add(delivery.id)
+
+
 class ScriptedOutput:
     """Answers each request with what `answer` says or raises, and remembers what it was sent."""
 
@@ -114,6 +127,7 @@ class Stage:
         spool: Spool | None = None,
         journal: Journal | None = None,
         letters: DeadLetterBox | None = None,
+        divisions: Divisions | None = None,
     ) -> None:
         self.journal = MemoryJournal()
         self.output = output
@@ -130,6 +144,7 @@ class Stage:
             epoch="e1",
             spool=spool,
             dead_letters=letters or self.letters,
+            divisions=divisions or Divided(),
             credits=pool or Credits(1 << 20, 1),
             clock=clock or Clock(),
             max_block_bytes=max_block_bytes,

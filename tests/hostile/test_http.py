@@ -89,6 +89,25 @@ def test_too_large_is_divided(scene: Scene) -> None:
     scene.wait(lambda: scene.output_status()["dead_letters"] == 1, "the one that is too large by itself")
 
 
+def test_a_block_that_is_killed_half_delivered_is_divided_as_before(scene: Scene) -> None:
+    """Even if the backend takes it whole by then: it has some of the pieces."""
+    scene.config["outputs"]["main"]["compression"] = "none"
+    scene.backend.behave("too_large", max_bytes=1000)
+    lines = numbered("a", range(1500))
+    append(scene.logs / "a.log", *lines)
+    scene.start()
+    for _ in range(3):
+        seen = len(scene.messages())
+        scene.wait(lambda seen=seen: len(scene.messages()) > seen, "some pieces")
+        scene.kill()
+        assert len(scene.messages()) < len(lines)
+        scene.start()
+    scene.kill()
+    scene.backend.behave()
+    scene.start()
+    scene.expect(*lines)
+
+
 def certified(ca: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("localhost").configure_cert(context)

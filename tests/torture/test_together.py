@@ -13,7 +13,7 @@ from tests.torture.faults import FAULTS, Fault, Hold
 from tests.torture.judge import Tally
 from tests.torture.table import by_fault, slowest, total, verdict
 from tests.torture.tampering import Failing, tracer_of
-from tests.torture.together import company_of, endure_together
+from tests.torture.together import company_of
 from tests.torture.world import World
 
 BY_NAME = {fault.name: fault for fault in FAULTS}
@@ -106,18 +106,6 @@ def test_in_company_a_started_agent_finds_the_faults_of_the_one_before(world: Wo
         pid = world.agent.pid
     assert world.agent.pid != pid
     assert b"MARK=here" not in environment()
-
-
-def test_a_fault_that_outlasts_others_ends_last(world: World) -> None:
-    ended: list[str] = []
-    long = Fault("long", lambda _: None, lambda _: ended.append("long"), Hold.BACKEND, outlasts=True)
-    short = Fault("short", lambda _: None, lambda _: ended.append("short"), Hold.LOAD, hold_s=(0.0, 0.0))
-    tally = Tally("both")
-    for faults in ((long, short), (short, long)):
-        endure_together(world, faults, tally)
-    assert ended == ["short", "long"] * 2
-    assert tally.injected == 2
-    assert len(tally.recovered_s) == 2
 
 
 # As in test_torture.py: a copy of the mounts would keep a disk in use after its fault has unmounted it.

@@ -45,13 +45,8 @@ def endure_together(world: World, faults: Sequence[Fault], tally: Tally) -> None
             tally.kills += _let_pass(world, _BETWEEN_S, may_kill=may_kill)
         tally.kills += _let_pass(world, max(fault.hold_s for fault in faults), may_kill=may_kill)
         for fault in world.rng.sample(faults, len(faults)):
-            if not fault.outlasts:
-                fault.heal(world)
-                tally.kills += _let_pass(world, _BETWEEN_S, may_kill=may_kill)
-    for fault in faults:
-        if fault.outlasts:
-            world.wait_for_all(world.writer.state())
             fault.heal(world)
+            tally.kills += _let_pass(world, _BETWEEN_S, may_kill=may_kill)
     world.settle(tally, repeats=any(fault.repeats for fault in faults))
     tally.injected += 1
     tally.written += sum(world.writer.state().values()) - before

@@ -116,8 +116,13 @@ def _fourth(db: Database) -> None:
     db.table("segments").create({"output": str, "segment": int, "end": int}, pk=("output", "segment"))
 
 
+def _fifth(db: Database) -> None:
+    # What a backend found too large: by its own id, and by that of the block that it is all or a piece of.
+    db.table("divided").create({"id": str, "block": str, "output": str}, pk="id")
+
+
 # Migration i makes version i + 1. A released migration is never changed; add one.
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _second, _third, _fourth)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _second, _third, _fourth, _fifth)
 VERSION = len(MIGRATIONS)
 
 

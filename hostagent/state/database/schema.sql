@@ -92,3 +92,8 @@ CREATE TABLE "segments" (
    "end" INTEGER,
    PRIMARY KEY ("output", "segment")
 );
+CREATE TABLE "divided" (
+   "id" TEXT PRIMARY KEY,
+   "block" TEXT,
+   "output" TEXT
+);

@@ -22,6 +22,15 @@ def _down_and_killed(world: World) -> None:
     world.start()
 
 
+def _too_large_and_killed(world: World) -> None:
+    """The backend has stored some pieces of a block, and takes blocks as a whole by the time it comes again."""
+    world.backend.behave("too_large", max_bytes=500)
+    world.pause(0.2, 1.0)
+    world.kill()
+    world.backend.behave()
+    world.start()
+
+
 def _down_and_deleted(world: World) -> None:
     """Live files vanish while nothing can be delivered: the agent's open descriptors and its spool are all there is."""
     world.backend.behave("refuse")
@@ -35,9 +44,8 @@ FAULTS = [
     Fault("backend stalls", _backend("stall"), healthy, Hold.BACKEND),
     Fault("backend 429", _backend("status", status=429, retry_after_s=0.2), healthy, Hold.BACKEND),
     Fault("backend 500", _backend("status", status=500, share=0.7), healthy, Hold.BACKEND),
-    # Of a block that was halved and stored, but not acked before a kill, a backend that has come to take it whole would
-    # get the halves once more.
-    Fault("backend 413", _backend("too_large", max_bytes=2000), healthy, Hold.BACKEND, outlasts=True),
+    Fault("backend 413", _backend("too_large", max_bytes=2000), healthy, Hold.BACKEND),
+    Fault("backend 413, agent killed", _too_large_and_killed, healthy, Hold.BACKEND | Hold.AGENT),
     Fault("stored, then reset", _backend("stored_then_reset", share=0.5), healthy, Hold.BACKEND),
     Fault("half an answer", _backend("half_answer", share=0.5), healthy, Hold.BACKEND),
     Fault("connection cut in the body", _backend("cut", share=0.7), healthy, Hold.BACKEND),

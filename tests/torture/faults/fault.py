@@ -33,7 +33,6 @@ class Fault(msgspec.Struct, frozen=True):
     A fault that `destroys` takes bytes that nobody else has any more. Lines may be lost then, but not silently.
     One that `repeats` takes what the agent knew of its own work: lines may come again under other ids.
     Under one that is at the `spool` an agent that others start anew can't open it at once: its blocks come later then.
-    One that `outlasts` others ends only when they have ended and all that was written has come.
     `lacks` says what this machine has not that it needs; nothing, when it can be had.
     """
 
@@ -46,7 +45,6 @@ class Fault(msgspec.Struct, frozen=True):
     destroys: bool = False
     repeats: bool = False
     spool: bool = False
-    outlasts: bool = False
     lacks: Callable[[], str] = str
 
     @property

@@ -30,11 +30,13 @@ POINTS = (
     Point("unlink, spool damaged", _UNLINKS, up_to=2, damaged="spool"),
 )
 
+_MORE_TRIES = 5
+
 
 def _kill_at(point: Point, *, after: bool) -> Callable[[World], None]:
     def inject(world: World) -> None:
         # Not every start comes to the nth such call, but it may have repaired the damage: each try has its own.
-        for nth in (world.rng.randint(1, point.up_to), 1, 1):
+        for nth in (world.rng.randint(1, point.up_to), *[1] * _MORE_TRIES):
             if not world.agent.running:
                 world.start()
             _kill_and_damage(world, point.damaged)
@@ -78,7 +80,7 @@ def _dies_at(world: World, point: Point, nth: int, *, after: bool) -> bool:
     comes_true(lambda: there() or any(world.spool_dir.rglob("*.seg")), 15.0)
     if not comes_true(there, 1.0):
         world.backend.behave()
-        if not comes_true(there, 1.5):
+        if not comes_true(there, 3.0):
             world.agent.signal(SIGTERM)
             comes_true(there, 10.0)
     hit = made_in(log) if after else world.agent.exit_code == -SIGKILL
