@@ -110,6 +110,9 @@ class Ending:
             if over_bytes <= 0:
                 return
             over_bytes -= size - tailed.acked_by_all()
+            assert tailed.content is not None
+            if has_writer(tailed.content.fd) is not False:
+                self._note_loss(tailed, LossReason.DELETED_OVER_BUDGET, size)  # what will still be written to it
             self._give_up(tailed, LossReason.DELETED_OVER_BUDGET, end=size)
 
     def _drain(self, tailed: TailedFile, now_s: float) -> None:

@@ -68,6 +68,8 @@ class Joins:
                 continue
             if len(rest.data) == size:
                 return False  # more than a record that has not ended: there was no room to read it
+            if old.origin.chain.whole_lines(rest.data) < len(rest.data):
+                return True  # its writer died in the middle of a line: whoever came after it began another one
             start = next((other for other in new.cursors if other.offset == 0), None)
             if start is None or not set(cursor.lanes) <= set(start.lanes):
                 return True

@@ -14,6 +14,7 @@ from hostagent.clock import Clock
 from hostagent.tail.ending import Ending
 from hostagent.tail.feed import Feed, Step
 from hostagent.tail.files.copies import Copies
+from hostagent.tail.files.identity import FINGERPRINT_BYTES
 from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.places import Places
 from hostagent.tail.ports import Lane
@@ -83,9 +84,9 @@ class Turns:
 
     def flush_due(self, now_s: float) -> None:
         """Deliver the records whose time is up though they have not ended."""
-        for tailed in [tailed for tailed, (_, due_s) in self._pending.items() if due_s <= now_s]:
+        for tailed, size in [(tailed, size) for tailed, (size, due_s) in self._pending.items() if due_s <= now_s]:
             del self._pending[tailed]
-            self._flush_rest(tailed)
+            self._flush_rest(tailed, size)
 
     def stop_waiting(self, tailed: TailedFile) -> bool:
         """Have a file wait for no lane's room any more; whether it did."""
@@ -143,7 +144,7 @@ class Turns:
             return
         try:
             for cursor in tailed.cursors:
-                tailed.fetch(cursor, 1)
+                tailed.fetch(cursor, FINGERPRINT_BYTES)  # at the beginning, that is all that tells
         except RewrittenError:
             for fresh in self.ending.rewritten(tailed):
                 self.make_ready(fresh)
@@ -190,19 +191,25 @@ class Turns:
             self.make_ready(tailed)
         return busy
 
-    def _flush_rest(self, tailed: TailedFile) -> None:
-        """The time of an unfinished record is up: deliver its whole lines, and its last part if the source says so."""
+    def _flush_rest(self, tailed: TailedFile, size: int) -> None:
+        """The time of a record that had not ended when the file was this long is up: deliver it as far as it goes.
+
+        What has come since gets a time of its own, and so does part of a line behind whole ones.
+        """
         if tailed.closed or tailed.suspended or not self._registry.ensure_open(tailed):
             return
-        chain, policy = tailed.origin.chain, tailed.origin.policy
+        chain = tailed.origin.chain
         try:
             for cursor in list(tailed.cursors):
                 able = self._able(tailed, cursor)
                 if able is None:
                     continue
                 fetched = tailed.fetch(able, self._feed.chunk_bytes + chain.reach_bytes)
-                if policy.flush_partial_after_s is None:
-                    fetched = fetched._replace(data=fetched.data[: chain.whole_lines(fetched.data)])
+                if able.offset + len(fetched.data) != size:
+                    continue
+                whole = chain.whole_lines(fetched.data)
+                if tailed.origin.policy.flush_partial_after_s is None or (chain.flush_after_s is not None and whole):
+                    fetched = fetched._replace(data=fetched.data[:whole])
                 self._feed.consume(tailed, able, fetched, final=True)
             tailed.merge()
         except (RewrittenError, OSError):

@@ -311,6 +311,93 @@ def test_a_group_of_lines_across_a_rotation(scene: Scene, meanwhile: Meanwhile) 
     assert messages in (joined, apart), messages
 
 
+CRI_TORN = ({"format": "cri"}, [f"{STAMP} F whole"], f"{STAMP} F torn li", [f"{STAMP} F next", f"{STAMP} F last"])
+GROUP_TORN = (
+    {"multiline": {"start": "^[A-Z]", "flush_after": "60s"}},
+    ["Whole", "Begins here", "  goes on"],
+    "  torn li",
+    ["Next", "Last", "Open"],
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "before", "torn", "after", "wanted"),
+    [
+        (*CRI_TORN, ["whole", "torn li", "next", "last"]),
+        (*GROUP_TORN, ["Whole", "Begins here\n  goes on\n  torn li", "Next", "Last"]),
+    ],
+    ids=["cri", "multiline"],
+)
+def test_a_line_that_was_never_finished_takes_nothing_from_the_file_after_it(
+    scene: Scene, options: dict[str, object], before: list[str], torn: str, after: list[str], wanted: list[str]
+) -> None:
+    scene.source.update(options)
+    path = scene.logs / "app.log"
+    append(path, *before)
+    scene.start()
+    scene.expect(wanted[0])
+    with path.open("a") as log:
+        log.write(torn)
+    path.rename(scene.logs / "app.log.1")
+    append(path, *after)
+    scene.expect(*wanted)
+
+
+def test_part_of_a_line_behind_a_group_has_a_time_of_its_own(scene: Scene) -> None:
+    scene.source.update({"multiline": {"start": "^[A-Z]", "flush_after": "500ms"}, "flush_partial_after": "60s"})
+    path = scene.logs / "app.log"
+    path.write_text("Whole\nHalf of")
+    scene.start()
+    scene.expect("Whole")
+    with path.open("a") as log:
+        log.write(" a line\nNext\n")
+    scene.expect("Whole", "Half of a line", "Next")
+
+
+# Keeps the agent busy until the time of a line's first part is up, and has its second part written meanwhile.
+DAWDLES = """
+import time
+import msgspec
+from hostagent.hookspecs import Component, hookimpl
+
+class Options(msgspec.Struct, frozen=True):
+    path: str
+
+class Dawdling:
+    def __init__(self, options, wiring):
+        self.path = options.path
+
+    def process(self, batch):
+        if b"dawdle" in batch.text.data:
+            time.sleep(3.2)
+            with open(self.path, "a") as log:
+                log.write("second part, ")
+        return [batch]
+
+@hookimpl
+def hostagent_register_processors():
+    return {"dawdles": Component(Options, Dawdling)}
+"""
+
+
+def test_what_was_written_as_the_time_of_a_line_was_up_has_a_time_of_its_own(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_module(tmp_path / "site", "dawdles", DAWDLES)
+    seen_by_agents(tmp_path / "site", monkeypatch)
+    path = scene.logs / "app.log"
+    path.write_text("whole\nfirst part, ")
+    scene.source.update({"flush_partial_after": "3s", "processors": [{"type": "dawdles", "path": str(path)}]})
+    scene.start()
+    scene.expect("whole")
+    append(scene.logs / "other.log", "dawdle")
+    scene.wait(lambda: "second" in path.read_text(), "the second part")
+    scene.expect("whole", "dawdle")
+    with path.open("a") as log:
+        log.write("last part\n")
+    scene.expect("whole", "dawdle", "first part, second part, last part")
+
+
 def rotate_chain(path: Path, keep: int) -> None:
     for number in range(keep, 0, -1):
         older = path.with_name(f"{path.name}.{number}")

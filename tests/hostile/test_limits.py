@@ -215,6 +215,27 @@ def test_deleted_files_are_held_open_up_to_their_budget(scene: Scene) -> None:
     scene.wait(lambda: scene.agent.call("audit").returncode == 0, "the sums to come out")
 
 
+def test_what_is_written_to_a_deleted_file_after_it_was_given_up_is_told_as_of_unknown_size(scene: Scene) -> None:
+    scene.config["limits"] |= {"max_deleted_bytes": "1MiB", "chunk_bytes": "64KiB"}
+    scene.config["outputs"]["main"] |= {"spool": {"max_bytes": 0}, "block": {"max_bytes": "64KiB"}}
+    scene.backend.behave("refuse")
+    log(scene, "a", 8000)
+    path = scene.logs / "a.log"
+    size = path.stat().st_size
+    with path.open("ab") as writer:
+        scene.start()
+        scene.wait(scene.files, "the file to be met")
+        path.unlink()
+        scene.wait(lambda: len(scene.losses()) >= 2, "the ledger")
+        writer.write(b"later\n")
+    (behind, known) = scene.losses()
+    assert behind == ("a.log", size, None, "deleted_over_budget")
+    assert known[2:] == (size, "deleted_over_budget")
+    scene.backend.behave()
+    scene.wait(lambda: not scene.files(), "the rest to be delivered")
+    assert scene.agent.call("audit").returncode == 0
+
+
 @pytest.mark.requires(tools=["prlimit"])
 def test_a_process_limit_of_descriptors(scene: Scene) -> None:
     scene.agent.wrapper = ["prlimit", "--nofile=64:64", "--"]

@@ -13,6 +13,7 @@ import pytest
 
 from hostagent.deliver.lane import MAX_QUEUED_BLOCKS
 from tests.hostile.scene import Scene, append, numbered
+from tests.support.backend import Backend
 
 LINES = {"a": numbered("a", range(12_000)), "b": numbered("b", range(12_000)), "c": numbered("c", range(500))}
 EVERY = [line for lines in LINES.values() for line in lines]
@@ -107,6 +108,27 @@ def test_damage_that_is_met_while_it_drains_is_cut_again(scene: Scene) -> None:
     assert scene.losses() == []
     account = audit(scene)
     assert account["delivered"] == account["written"]
+
+
+def test_an_output_that_has_nothing_of_a_file_yet_does_not_make_it_another(scene: Scene) -> None:
+    """The other output has had no room from the file's first byte on when the spool's loss is met."""
+    with Backend(scene.directory / "other") as other:
+        other.behave("refuse")
+        scene.config["outputs"]["other"] = {**scene.output(), "url": other.url(), "spool": {"max_bytes": 0}}
+        scene.config["limits"]["max_inflight_bytes"] = "1MiB"
+        scene.restart()
+        flood, late = numbered("flood", range(40_000)), numbered("late", range(3_000))
+        append(scene.logs / "flood.log", *flood)
+        scene.wait(lambda: scene.output_status()["behind_bytes"] == 0, "the flood to be spooled")
+        append(scene.logs / "late.log", *late)
+        scene.wait(lambda: "late.log" in str(scene.files()), "the last file to be met")
+        scene.wait(lambda: scene.output_status()["behind_bytes"] == 0, "the last file to be spooled")
+        scene.kill()
+        shutil.rmtree(spool_of(scene))
+        scene.start()
+        scene.backend.behave()
+        scene.expect(*EVERY, *flood, *late)
+        assert scene.losses() == []
 
 
 def test_what_was_copied_and_truncated_meanwhile_is_cut_from_the_copy(scene: Scene) -> None:
