@@ -181,9 +181,7 @@ def replay(
     whole = [one.header for one in listed if one.header is not None and not one.damage]
     if not whole:
         raise HostagentError(f"{segment}: no block in it is whole, see `hostagent spool verify`")
-    place = Path(segment).parent
-    waits = place.parent == state / SPOOL_DIRECTORY and any(one.segment.samefile(segment) for one in list_blocks(place))
-    if waits and output in (None, whole[0].output):
+    if output in (None, whole[0].output) and _waits_in_a_spool(Path(segment), state):
         raise HostagentError(
             f"{segment} still waits in the spool of output {whole[0].output}, which sends it by itself; "
             "if the configuration has that output no more, name it there again, or another one with --output"
@@ -198,6 +196,13 @@ def replay(
             if one.damage:
                 show.trouble(_told(_damage_json(one)))
     ctx.exit(EXIT_FAILURE if answer.failed or len(whole) < len(listed) else EXIT_OK)
+
+
+def _waits_in_a_spool(segment: Path, state: Path) -> bool:
+    from hostagent.state.spool.reading import list_blocks
+
+    place = segment.parent
+    return place.parent == state / SPOOL_DIRECTORY and any(one.segment.samefile(segment) for one in list_blocks(place))
 
 
 def _list_outputs(found: list[Path], as_json: bool) -> None:

@@ -167,8 +167,9 @@ class Checkpoint:
     def commit(self, begun: Sequence[Block], acked: Sequence[Block], spool: SpoolChange | None = None) -> None:
         """One transaction: blocks about to be sent become in-flight, acknowledged ones move positions and are gone.
 
-        Acked is also what a spool has made durable; `spool` then says where it is, or that it is gone again: then its
-        positions move, too, and it is to be reclaimed.
+        `acked` are blocks that were delivered, and those that a spool has made durable: `spool` says where these lie.
+        It may also name blocks that the spool has lost again meanwhile. Their positions move, too, and they are to be
+        reclaimed.
         """
         reached = positions.reached_by(acked)
         ids = [block.id for block in acked]
@@ -200,7 +201,8 @@ class Checkpoint:
     def drop_inflight(self, output: str) -> None:
         """Forget the blocks of an output in flight: what they cover is read as if it had never been read.
 
-        What lies before the output's position, because a spool had it once, is to be reclaimed.
+        A block that lies before the output's position was in its spool once, and nobody would read it again: it is to
+        be reclaimed.
         """
 
         def work(connection: sqlite3.Connection) -> set[str]:
@@ -248,8 +250,8 @@ class Checkpoint:
     ) -> list[Place]:
         """At start: what a spool holds need not be read again; what it should hold and does not is to be reclaimed.
 
-        `held` are the blocks that wait in it, in order; between the two places all was `drained`. Returns where one is
-        missing.
+        `held` are the blocks that wait in it, in order. Between the two places of `drained` all was delivered. Returns
+        the places of the blocks that are missing.
         """
 
         def work(connection: sqlite3.Connection) -> list[Place]:
@@ -273,15 +275,15 @@ class Checkpoint:
         return self._take_from_spool(work)
 
     def listed_up_to(self, output: str) -> Mapping[int, int]:
-        """By segment of a spool: before which offset every block has had a row here, whatever became of it."""
+        """For each segment of a spool, the offset before which every block had a row here, whatever became of it."""
         return self._database.read(lambda connection: listing.listed_up_to(connection, output))
 
     def lose_unlisted(self, output: str, headers: Sequence[SpoolHeader], reason: LossReason) -> None:
         """A spool has lost blocks that never had a row here; only their own headers tell what they were.
 
-        What they have of a file that the database knows is no loss: below the position it was delivered, or there would
-        be a row; behind it, it is read from the file. It is one if nobody knows the file any more, or if it is dropped
-        on purpose.
+        Their bytes of a file that the database knows are not lost: before the position they were delivered, or there
+        would be a row; behind it they are read from the file. They are lost if nobody knows the file any more, or if
+        they are dropped on purpose.
         """
         now_ns = self._clock.wall_ns()
         dropped = reason is LossReason.SPOOL_DROPPED

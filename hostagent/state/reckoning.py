@@ -57,39 +57,67 @@ def reckon(
     wait to be taken from the file again. A byte under two headings counts once: lost before spooled before begun
     before refused.
     """
-    offset = progress.offset
-    exists = max(exists, offset) if progress.wanted else offset
     losses = list(losses)
     lost = union((start, end) for start, end in losses if end is not None)
     unsized = min((start for start, end in losses if end is None), default=None)
     held = without(union(spooled), lost)
+    on_the_way = without(without(union(begun), lost), held)
+    below = _below_the_position(progress, lost, held, on_the_way, refused)
+    if not progress.wanted or exists <= progress.offset:
+        return below
+    return below.plus(_above_the_position((progress.offset, exists), lost, held, readable, unsized))
+
+
+def _below_the_position(
+    progress: Progress,
+    lost: Sequence[Span],
+    held: Sequence[Span],
+    on_the_way: Sequence[Span],
+    refused: Iterable[tuple[Span, int]],
+) -> Account:
+    """The bytes [0, offset): what was acked was delivered, as far as no other heading claims it."""
+    offset = progress.offset
+    below = [(0, offset)]
     skipped = min(max(progress.skipped, 0), offset)
     acked = min(max(progress.acked, 0), offset - skipped)
     passed_over = offset - skipped - acked
-    below, above = [(0, offset)], [(offset, exists)]
-    acked -= (lost_below := min(acked, length(within(lost, below))))
-    acked -= (held_below := min(acked, length(within(held, below))))
-    on_the_way = within(without(without(union(begun), lost), held), below)
-    acked -= (again := min(acked, length(on_the_way)))
+    delivered = acked
+    delivered -= (gone := min(delivered, length(within(lost, below))))
+    delivered -= (spooled := min(delivered, length(within(held, below))))
+    on_the_way = within(on_the_way, below)
+    delivered -= (waiting := min(delivered, length(on_the_way)))
     taken = union([*lost, *held, *on_the_way])
     dead = sum(_share(span, bytes_, taken) for span, bytes_ in refused if span[0] < offset)
-    acked -= (dead := min(acked, dead))
-    rest = without(above, taken)
+    delivered -= (dead := min(delivered, dead))
+    return Account(
+        written=offset,
+        skipped=skipped,
+        delivered=delivered,
+        spooled=spooled,
+        dead_lettered=dead,
+        lost=gone,
+        waiting=waiting,
+        unaccounted=passed_over,
+        passed_over=passed_over,
+    )
+
+
+def _above_the_position(
+    span: Span, lost: Sequence[Span], held: Sequence[Span], readable: int, unsized: int | None
+) -> Account:
+    """The bytes from the position to the end: lost or spooled already, or waiting as far as they can be read."""
+    above = [span]
+    rest = without(above, union([*lost, *held]))
     waiting = within(rest, [(0, readable)])
     rest = without(rest, waiting)
-    given_up = within(rest, [(unsized, exists)]) if unsized is not None else []
-    missing = length(without(rest, given_up))
+    given_up = within(rest, [(unsized, span[1])]) if unsized is not None else []
     return Account(
-        written=exists,
-        skipped=skipped,
-        delivered=acked,
-        spooled=held_below + length(without(within(held, above), lost)),
-        dead_lettered=dead,
-        lost=lost_below + length(within(lost, above)),
+        written=length(above),
+        spooled=length(within(held, above)),
+        lost=length(within(lost, above)),
         lost_unsized=length(given_up),
-        waiting=again + length(waiting),
-        unaccounted=passed_over + missing,
-        passed_over=passed_over,
+        waiting=length(waiting),
+        unaccounted=length(without(rest, given_up)),
     )
 
 

@@ -63,7 +63,7 @@ class Ending:
     def tend(self, now_s: float, names_wait: Callable[[], bool]) -> None:
         """Drain files without a place a bit further; retire those that are done.
 
-        Where the watcher has heard of names, the rest of them has to wait until those were taken.
+        Once `names_wait` says that the watcher has heard of names, the other files wait until those were taken.
         """
         if not self._round:
             if now_s < self._tend_at_s:
@@ -149,7 +149,7 @@ class Ending:
             self._turn(successor, False)
 
     def _let_go(self, tailed: TailedFile) -> None:
-        """No target wants the file any more. What has not ended stays in it for as long as somebody writes to it."""
+        """No target wants the file any more. Its last record is delivered if nobody writes on, and left in it else."""
         assert tailed.content is not None
         if not all(lane.room() for lane in tailed.origin.lanes):
             return

@@ -42,46 +42,28 @@ def open_target(registry: Registry, places: Places, ending: Ending, place: Place
         tailers=registry.files.tailers,
         owned=registry.by_identity,
     )
-    files = []
-    for path, row in arrangement.same.items():
-        tailed = from_row(row, origin)
-        tailed.path = path
-        registry.adopt(tailed, found.pop(path))
-        registry.rows.note_outputs(tailed, row.positions)
-        files.append(tailed)
+    files = _go_on(registry, place, arrangement, found)
     moved = _follow_moved(registry, ending, place, arrangement, found)
     files += [tailed for _, tailed in moved]
-    rotated = dict(moved)
-    at_end = origin.policy.start_at == "end" and not rows
-    for path, opened in found.items():
-        tailed = registry.begin(origin, path, opened)
-        tailed.generation = arrangement.generation.get(path, tailed.generation)
-        if at_end and tailed.acked is None:
-            _start_at_end(tailed)
-        before = rotated.get(path)
-        if before is not None and origin.chain.joins_lines and not tailed.head and _is_next(before, tailed):
-            tailed.follow(before)
-        files.append(tailed)
-    for path, identity in links.items():
-        known_file = registry.by_identity.get(identity)
-        if known_file is not None:
-            registry.alias(known_file, path, origin)
-            files.append(known_file)  # what was written while nobody wanted it had its events already
+    files += _begin(registry, place, arrangement, found, dict(moved), first_time=not rows)
+    files += _add_links(registry, place, links)
     for tailed in files:
         real = registry.real_path(tailed)
         if real is not None:
             places.watch(os.path.dirname(real), place)
-    if arrangement.lost:
-        outputs = [lane.name for lane in origin.lanes]
-        rewritten = [row for row in arrangement.lost if row.id in arrangement.rewritten]
-        gone = [row for row in arrangement.lost if row.id not in arrangement.rewritten]
-        refused = [row for row in gone if _still_there(row)]
-        _close_lost(registry, ending, rewritten, outputs, LossReason.TRUNCATED)
-        _close_lost(registry, ending, [row for row in gone if row not in refused], outputs, LossReason.DELETED)
-        for row in refused:
-            tailed = from_row(row, origin)
-            registry.adopt_closed(tailed)
-            registry.rows.note_outputs(tailed, row.positions)
+    _settle_lost(registry, ending, place, arrangement)
+    return files
+
+
+def _go_on(registry: Registry, place: Place, arrangement: Arrangement, found: dict[str, Opened]) -> list[TailedFile]:
+    """Take up the files that are still what they were, under their own path or another one of the target's."""
+    files = []
+    for path, row in arrangement.same.items():
+        tailed = from_row(row, place.origin)
+        tailed.path = path
+        registry.adopt(tailed, found.pop(path))
+        registry.rows.note_outputs(tailed, row.positions)
+        files.append(tailed)
     return files
 
 
@@ -105,8 +87,62 @@ def _follow_moved(
     return moved
 
 
+def _begin(
+    registry: Registry,
+    place: Place,
+    arrangement: Arrangement,
+    found: dict[str, Opened],
+    rotated: dict[str, TailedFile],
+    *,
+    first_time: bool,
+) -> list[TailedFile]:
+    """Begin the files that nobody knew. `rotated` are those that went on elsewhere, by the path they had before.
+
+    `first_time` says that the target had no files until now: only then are some of them begun at their end.
+    """
+    origin = place.origin
+    files = []
+    for path, opened in found.items():
+        tailed = registry.begin(origin, path, opened)
+        tailed.generation = arrangement.generation.get(path, tailed.generation)
+        if first_time and origin.policy.start_at == "end" and tailed.acked is None:
+            _start_at_end(tailed)
+        before = rotated.get(path)
+        if before is not None and origin.chain.joins_lines and not tailed.head and _is_next(before, tailed):
+            tailed.follow(before)
+        files.append(tailed)
+    return files
+
+
+def _add_links(registry: Registry, place: Place, links: dict[str, FileId]) -> list[TailedFile]:
+    """Give files that are read already their further paths."""
+    files = []
+    for path, identity in links.items():
+        known_file = registry.by_identity.get(identity)
+        if known_file is not None:
+            registry.alias(known_file, path, place.origin)
+            files.append(known_file)  # what was written while nobody wanted it had its events already
+    return files
+
+
+def _settle_lost(registry: Registry, ending: Ending, place: Place, arrangement: Arrangement) -> None:
+    """Write down which files can't be found again; those that may only not be opened keep their place."""
+    if not arrangement.lost:
+        return
+    outputs = [lane.name for lane in place.origin.lanes]
+    rewritten = [row for row in arrangement.lost if row.id in arrangement.rewritten]
+    gone = [row for row in arrangement.lost if row.id not in arrangement.rewritten]
+    refused = [row for row in gone if _still_there(row)]
+    _close_lost(registry, ending, rewritten, outputs, LossReason.TRUNCATED)
+    _close_lost(registry, ending, [row for row in gone if row not in refused], outputs, LossReason.DELETED)
+    for row in refused:
+        tailed = from_row(row, place.origin)
+        registry.adopt_closed(tailed)
+        registry.rows.note_outputs(tailed, row.positions)
+
+
 def close_vanished(registry: Registry, ending: Ending, source: str, outputs: Sequence[str]) -> None:
-    """A source has declared everything: ledger what it read before, declares no more and can't be found again."""
+    """A source has declared all it has: ledger what it read before, no longer declares, and can't find again."""
     lost = registry.known.take_vanished(source, registry.files.tailers, registry.by_identity)
     if lost:
         _close_lost(registry, ending, lost, outputs, LossReason.DELETED)
@@ -146,7 +182,7 @@ def drop_target(registry: Registry, places: Places, target_id: str) -> None:
 
 
 def _open_all(registry: Registry, places: Places, place: Place) -> tuple[dict[str, Opened], dict[str, FileId]]:
-    """Open what stands at the target's paths. Further paths of one file are told apart: whose links they are."""
+    """Open what stands at the target's paths, each file once; its further paths are returned with its identity."""
     places.put(place)
     found: dict[str, Opened] = {}
     links: dict[str, FileId] = {}
@@ -200,7 +236,7 @@ def _is_next(old: TailedFile, new: TailedFile) -> bool:
 def _close_lost(
     registry: Registry, ending: Ending, rows: list[FileRow], outputs: Sequence[str], reason: LossReason
 ) -> None:
-    """Ledger what can't be found again, and close its rows."""
+    """Write into the ledger what of these files nobody has, and close their rows."""
     if not rows:
         return
     ending.note_vanished(rows, outputs, reason)
@@ -211,7 +247,7 @@ def _close_lost(
 
 
 def _still_there(row: FileRow) -> bool:
-    """Whether the file stands where it was and may not be read any more: nothing is lost, it goes on when it may."""
+    """Whether the file still stands where it was but may not be read now: it goes on once it may, nothing is lost."""
     try:
         os.close(os.open(row.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
     except PermissionError:

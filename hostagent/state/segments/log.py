@@ -150,7 +150,7 @@ class SegmentLog:
         return segment.size if segment.number < number else 0
 
     def move_head(self, place: tuple[int, int]) -> None:
-        """Remember that everything before a place is done; removes segments that lie before it, now or later."""
+        """Remember that everything before a place is done, and remove the segments before it; what fails, next time."""
         if any(one.number == place[0] and place[1] >= one.size and not self._is_active(one) for one in self.segments):
             place = (place[0] + 1, 0)
         self.head = place
@@ -164,7 +164,7 @@ class SegmentLog:
         return segment.number >= self._first_new
 
     def note_given_up(self, place: tuple[int, int]) -> None:
-        """Something before a place will not be drained, be it there or gone."""
+        """Something before a place was given up: it will not be drained, whether its segment is there or gone."""
         if place > self.given_up:
             self.given_up = place
             self.number_behind(place[0] if place[1] else place[0] - 1)

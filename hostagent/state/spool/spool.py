@@ -130,7 +130,7 @@ class Spool:
             return self._head[0] if self._head is not None else None
 
     def advance(self) -> None:
-        """The block that head() gave is delivered, or where it belongs: go on behind it."""
+        """The block that head() gave is delivered, or among the dead letters: go on behind it."""
         with self._lock:
             assert self._head is not None
             assert self._log is not None
@@ -229,7 +229,7 @@ class Spool:
             self._losses.tell(torn, "")
 
     def _go_on_from(self, log: SegmentLog, given_up: Place) -> None:
-        """What is said of the segments that have been here is not to be said of new ones."""
+        """Number new segments behind all there ever were: what is on record of those must not be taken for theirs."""
         log.note_given_up(given_up)
         log.number_behind(self._losses.highest)
 

@@ -169,8 +169,10 @@ class Registry:
         return fresh
 
     def follow(self, fresh: TailedFile, before: TailedFile | None) -> None:
-        """A file took the place of another, and a record may run from that one into it. That one may have been moved
-        aside only: it goes on under its other name, and whoever writes to it may do so for a moment.
+        """A file took the place of another, and a record may run from the older file into it.
+
+        The older one may only have been moved aside. Then it goes on under its other name, and its writer may write to
+        it for another moment.
         """
         fresh.follow(before)
         if before is not None and not before.ended:
@@ -179,7 +181,7 @@ class Registry:
     def is_settled(self, tailed: TailedFile) -> bool:
         """Whether everything has been heard that happened before the file was opened.
 
-        Its name may have been other files' since the event that led to it, and these come first.
+        Since the event that led to it, its name may have been that of other files, and these come before it.
         """
         return tailed.begun_in_look != self.looks
 
@@ -204,7 +206,7 @@ class Registry:
             self.lose_path(tailed)
 
     def lose_path(self, tailed: TailedFile) -> None:
-        """One of the file's paths is gone: go on under another one it has, else it has lost its place."""
+        """One of the file's paths is gone: it goes on under another path it has, or else has lost its place."""
         if tailed.paths and not tailed.ended:
             if tailed.path not in tailed.paths:
                 self._repath(tailed, tailed.paths[0])

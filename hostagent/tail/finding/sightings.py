@@ -94,9 +94,10 @@ class Sightings:
         return ready
 
     def _put_in_line(self, newest: TailedFile) -> None:
-        """Have files that follow each other and are unread do so by age: their names came and went faster than events.
+        """Put files that follow each other, and of which nothing was read yet, in the order of their age.
 
-        Files of one tick of the kernel's clock stay as they are.
+        Their names came and went faster than events told. Files that were born in one tick of the kernel's clock stay
+        as they are.
         """
         line = [newest]
         while (before := line[0].predecessor) is not None and before.head == 0 and before not in line:
