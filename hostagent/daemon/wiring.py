@@ -122,6 +122,7 @@ class Assembly:
         self._chains.clear()
         for name in retired:
             del self.lanes[name]
+            self._credits.forget(name)
         self._credits.share(len(config.outputs))
         for name in config.outputs:
             if name not in self.lanes:

@@ -40,6 +40,11 @@ class Credits:
             starved, self._starved = self._starved, False
         return starved
 
+    def forget(self, lane: str) -> None:
+        """A lane has ended: what it had in memory is gone, and is read anew. Call `share` afterwards."""
+        with self._lock:
+            self._used.pop(lane, None)
+
     def share(self, lanes: int) -> None:
         """Cut the pool for another number of lanes."""
         with self._lock:

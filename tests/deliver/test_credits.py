@@ -44,3 +44,13 @@ def test_what_was_taken_comes_back_whole() -> None:
         pool.give(lane, size)
     assert pool.used_bytes() == 0
     assert all(pool.room(lane) for lane in "abc")
+
+
+def test_a_lane_that_has_ended_holds_nothing() -> None:
+    pool = Credits(100, 2)
+    pool.take("a", 90)
+    pool.forget("a")
+    pool.share(2)
+    assert pool.used_bytes() == 0
+    pool.take("b", 60)
+    assert pool.room("b")

@@ -140,6 +140,22 @@ def test_an_output_that_was_down_moves_with_everything_it_had_not_sent(scene: Sc
     assert got == wanted
 
 
+def test_an_output_that_is_changed_while_it_is_down_gets_its_room_back(scene: Scene) -> None:
+    """What its old lane had in memory is read anew, so it holds no share of `max_inflight_bytes` any more."""
+    scene.backend.behave("refuse")
+    scene.config["outputs"]["main"]["spool"] = {"max_bytes": 0}
+    scene.config["limits"] |= {"max_inflight_bytes": "64KiB", "chunk_bytes": "16KiB"}
+    lines = numbered("a", range(2000))
+    append(scene.logs / "a.log", *lines)
+    scene.start()
+    scene.wait(lambda: scene.output_status()["unacked_blocks"] > 0, "blocks that can't go")
+    scene.config["outputs"]["main"]["headers"] = {"X-Turn": "2"}
+    change(scene)
+    scene.backend.behave()
+    scene.poke()
+    scene.expect(*lines)
+
+
 def test_an_output_is_added_and_removed(scene: Scene, second: Backend) -> None:
     before = numbered("before", range(50))
     append(scene.logs / "a.log", *before)
