@@ -50,7 +50,7 @@ def open_target(registry: Registry, places: Places, ending: Ending, place: Place
     for tailed in files:
         real = registry.real_path(tailed)
         if real is not None:
-            places.watch(os.path.dirname(real), place)
+            places.watch_behind(tailed.path, real, place)
     _settle_lost(registry, ending, place, arrangement)
     return files
 
@@ -187,7 +187,7 @@ def _open_all(registry: Registry, places: Places, place: Place) -> tuple[dict[st
     found: dict[str, Opened] = {}
     links: dict[str, FileId] = {}
     identities: set[FileId] = set()
-    for path, *_ in places.scan(place):
+    for path, _, is_link, _ in places.scan(place):
         bound = registry.by_path.get(path)
         if bound is not None:
             if bound.origin.target.id not in places.by_id:
@@ -195,6 +195,8 @@ def _open_all(registry: Registry, places: Places, place: Place) -> tuple[dict[st
             continue
         opened = registry.open(place.origin, path)
         if opened is None:
+            if is_link:
+                places.watch_dangling(path, place)
             continue
         if opened.status.id in registry.by_identity or opened.status.id in identities:
             links[path] = opened.status.id

@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -311,36 +312,44 @@ def test_a_group_of_lines_across_a_rotation(scene: Scene, meanwhile: Meanwhile) 
     assert messages in (joined, apart), messages
 
 
-CRI_TORN = ({"format": "cri"}, [f"{STAMP} F whole"], f"{STAMP} F torn li", [f"{STAMP} F next", f"{STAMP} F last"])
-GROUP_TORN = (
+class Torn(NamedTuple):
+    """What an old file has, how it ends, what the new one has, and which records that is."""
+
+    options: dict[str, object]
+    before: list[str]
+    torn: str
+    after: list[str]
+    records: list[str]
+
+
+CRI_TORN = Torn(
+    {"format": "cri"},
+    [f"{STAMP} F whole"],
+    f"{STAMP} F torn li",
+    [f"{STAMP} F next", f"{STAMP} F last"],
+    ["whole", "torn li", "next", "last"],
+)
+GROUP_TORN = Torn(
     {"multiline": {"start": "^[A-Z]", "flush_after": "60s"}},
     ["Whole", "Begins here", "  goes on"],
     "  torn li",
     ["Next", "Last", "Open"],
+    ["Whole", "Begins here\n  goes on\n  torn li", "Next", "Last"],
 )
 
 
-@pytest.mark.parametrize(
-    ("options", "before", "torn", "after", "wanted"),
-    [
-        (*CRI_TORN, ["whole", "torn li", "next", "last"]),
-        (*GROUP_TORN, ["Whole", "Begins here\n  goes on\n  torn li", "Next", "Last"]),
-    ],
-    ids=["cri", "multiline"],
-)
-def test_a_line_that_was_never_finished_takes_nothing_from_the_file_after_it(
-    scene: Scene, options: dict[str, object], before: list[str], torn: str, after: list[str], wanted: list[str]
-) -> None:
-    scene.source.update(options)
+@pytest.mark.parametrize("case", [CRI_TORN, GROUP_TORN], ids=["cri", "multiline"])
+def test_a_line_that_was_never_finished_takes_nothing_from_the_file_after_it(scene: Scene, case: Torn) -> None:
+    scene.source.update(case.options)
     path = scene.logs / "app.log"
-    append(path, *before)
+    append(path, *case.before)
     scene.start()
-    scene.expect(wanted[0])
+    scene.expect(case.records[0])
     with path.open("a") as log:
-        log.write(torn)
+        log.write(case.torn)
     path.rename(scene.logs / "app.log.1")
-    append(path, *after)
-    scene.expect(*wanted)
+    append(path, *case.after)
+    scene.expect(*case.records)
 
 
 def test_part_of_a_line_behind_a_group_has_a_time_of_its_own(scene: Scene) -> None:

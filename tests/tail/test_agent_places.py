@@ -5,6 +5,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,9 +28,11 @@ class Followed(Agent):
             },
         )
 
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.read_bytes().splitlines()] if self.out.exists() else []
+
     def messages(self) -> Counter[str]:
-        lines = self.out.read_bytes().splitlines() if self.out.exists() else []
-        return Counter(json.loads(line)["message"] for line in lines)
+        return Counter(record["message"] for record in self.records())
 
     def expect(self, *messages: str) -> None:
         wanted = Counter(messages)
@@ -82,6 +85,54 @@ def test_a_link_to_a_file_that_is_pointed_elsewhere_is_followed(tmp_path: Path, 
         agent.expect("one", "two", "three")
         append(tmp_path / "real/2", "four")
         agent.expect("one", "two", "three", "four")
+
+
+def test_a_file_behind_a_link_that_is_rotated_and_deleted_is_followed(tmp_path: Path, logs: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    path = real / "0.log"
+    append(path, "one")
+    (logs / "app.log").symlink_to(path)
+    with Followed(tmp_path / "agent", f"{logs}/*.log") as agent:
+        agent.start()
+        agent.wait_ready()
+        agent.expect("one")
+        path.rename(real / "0.log.1")
+        append(path, "two")
+        append(real / "0.log.1", "late")
+        agent.expect("one", "two", "late")
+        # Before the first of them can be opened.
+        append(path, "three")
+        path.rename(real / "0.log.2")
+        append(path, "four")
+        path.rename(real / "0.log.3")
+        append(path, "five")
+        agent.expect("one", "two", "late", "three", "four", "five")
+        path.unlink()
+        wait_for(lambda: f"{path} (deleted)" not in open_files(agent), "the deleted file to be let go")
+        append(path, "six")
+        agent.expect("one", "two", "late", "three", "four", "five", "six")
+        assert {record["path"] for record in agent.records()} == {str(logs / "app.log")}
+
+
+def test_a_link_that_leads_nowhere_is_followed_once_it_leads_somewhere(tmp_path: Path, logs: Path) -> None:
+    real = tmp_path / "real"
+    real.mkdir()
+    (logs / "early.log").symlink_to(real / "early")
+    with Followed(tmp_path / "agent", f"{logs}/*.log") as agent:
+        agent.start()
+        agent.wait_ready()
+        (logs / "late.log").symlink_to(real / "late")
+        append(logs / "app.log", "seen")
+        agent.expect("seen")
+        append(real / "early", "one")
+        append(real / "late", "two")
+        agent.expect("seen", "one", "two")
+
+
+def open_files(agent: Agent) -> list[str]:
+    folder = Path(f"/proc/{agent.pid}/fd")
+    return [os.readlink(entry) for entry in folder.iterdir()]
 
 
 def test_a_directory_that_appears_vanishes_and_comes_back_is_followed(tmp_path: Path, logs: Path) -> None:

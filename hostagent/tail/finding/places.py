@@ -7,7 +7,7 @@ registry's business; this module knows paths only.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import NamedTuple
 
 from hostagent.hookspecs import Notice
@@ -39,6 +39,7 @@ class Places:
         self.by_id: dict[str, Place] = {}
         self._watcher = watcher
         self._directories: dict[str, set[str]] = {}
+        self._links: dict[str, str] = {}
         self._notices: dict[str, list[Notice]] = {}
 
     def put(self, place: Place) -> None:
@@ -73,6 +74,27 @@ class Places:
         """Watch a directory for a target. Asked again with every scan: the path may lead elsewhere by now."""
         if self._watcher.watch(directory, place.origin.target.root):
             self._directories.setdefault(directory, set()).add(place.origin.target.id)
+
+    def watch_behind(self, link: str, real: str, place: Place) -> None:
+        """Watch where a link leads: its file is written there, and another one may take that file's place."""
+        self._links[real] = link
+        self.watch(os.path.dirname(real), place)
+
+    def watch_dangling(self, link: str, place: Place) -> None:
+        """Watch where a link leads that has no file behind it: that is where one will appear."""
+        if place.origin.target.root == "/" and os.path.islink(link):
+            self.watch_behind(link, os.path.realpath(link), place)
+
+    def forget_links(self, known: Container[str]) -> None:
+        """Before everything is scanned: of the links, only those that are known still lead where they led."""
+        self._links = {real: link for real, link in self._links.items() if link in known}
+
+    def wanting_as(self, path: str) -> tuple[Place | None, str]:
+        """The target that wants what stands at a path, if any, and under which name: the path, or a link to it."""
+        place = self.wanting(path)
+        if place is None and (link := self._links.get(path)) is not None:
+            return self.wanting(link), link
+        return place, path
 
     def wanting(self, path: str) -> Place | None:
         """The target that wants a path, if any."""

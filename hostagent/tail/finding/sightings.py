@@ -140,14 +140,14 @@ class Sightings:
         followed = event.kind is Kind.MOVED_TO and self.unseen.arrived(path, event.cookie)
         if event.kind is Kind.MOVED_TO and departure is not None:
             return self._move(departure, path)
-        place = self._places.wanting(path)
+        place, name = self._places.wanting_as(path)
         if place is None:
             # A link on the way to a target's files was made, or pointed elsewhere.
             self._stale |= self._places.behind(path)
             return None
         if not followed:
             self.unseen.appeared(path, place.origin, written=event.kind is Kind.MOVED_TO)
-        return self._appear(place, path)
+        return self._appear(place, name)
 
     def _is_put_off(self, path: str) -> bool:
         """Whether a name leads to something that can't be opened, or must not be yet."""
@@ -159,18 +159,20 @@ class Sightings:
         self._registry.refused.discard(path)
         tailed = self._registry.unbind(path)
         before = self._arrived.pop(path, None) or self._passing.pop(path, None)
+        place, name = self._places.wanting_as(path)
         if event.kind is Kind.DELETED:
             self.unseen.deleted(path, tailed)
-            if tailed is not None and tailed.path == path:
+            if tailed is not None and self._registry.by_path.get(name) is tailed:
+                self._registry.displace(name)  # a link to it, which leads nowhere now, or to another file
+            elif tailed is not None and tailed.path == path:
                 self._registry.lose_path(tailed)
             return tailed
         self.unseen.left(path, event.cookie, tailed)
-        place = self._places.wanting(path)
         if before is not None and tailed is None:
             self._moving[event.cookie] = before
         elif tailed is not None or place is not None:
             origin = place.origin if place is not None else None
-            recorded = tailed.recorded_path if tailed is not None else path
+            recorded = tailed.recorded_path if tailed is not None else name
             self._moving[event.cookie] = Departure(tailed, origin, recorded)
         return tailed
 
@@ -225,6 +227,7 @@ class Sightings:
         """Something was created at, or moved to, a path that a target wants: open it at once."""
         opened = self._registry.open(place.origin, path)
         if opened is None:
+            self._places.watch_dangling(path, place)
             return None
         return self._arrive(place, path, opened)
 
@@ -237,6 +240,7 @@ class Sightings:
         if known is not None:
             opened.content.close()
             self._registry.alias(known, path, place.origin)
+            self._watch_real(place, known, path)
             return known
         if self._copies.suspect(place.origin, path, opened):
             opened.content.close()
@@ -245,7 +249,7 @@ class Sightings:
         if place.origin.chain.joins_lines:
             before = displaced or self._left_at(path) or self._registry.last_ended_at(path, place.origin)
             self._registry.follow(fresh, before)
-        self._watch_real(place, fresh)
+        self._watch_real(place, fresh, path)
         return fresh
 
     def _left_at(self, path: str) -> TailedFile | None:
@@ -253,11 +257,11 @@ class Sightings:
         tailed = self._left.pop(path, None)
         return tailed if tailed is not None and not tailed.closed else None
 
-    def _watch_real(self, place: Place, tailed: TailedFile) -> None:
+    def _watch_real(self, place: Place, tailed: TailedFile, path: str) -> None:
         """A symbolic link's directory shows no writes: watch the directory of the file it leads to as well."""
         real = self._registry.real_path(tailed)
         if real is not None:
-            self._places.watch(os.path.dirname(real), place)
+            self._places.watch_behind(path, real, place)
 
     # -- scans ---------------------------------------------------------------------------------------------------
 
@@ -292,7 +296,13 @@ class Sightings:
         elif self._copies.watches(path):
             return self._copies.look(path)
         opened = self._registry.open(place.origin, path)
-        return self._arrive(place, path, opened) if opened is not None else None
+        if opened is not None:
+            return self._arrive(place, path, opened)
+        if found.is_symlink and path not in self._registry.refused:
+            self._places.watch_dangling(path, place)
+            self._registry.displace(path)
+            return tailed
+        return None
 
     def due_s(self, now_s: float) -> float:
         """Seconds until `tend` has something to do."""
@@ -305,6 +315,7 @@ class Sightings:
             return ready
         self.rescans += 1
         self._left = {path: tailed for path, tailed in self._left.items() if not tailed.closed}
+        self._places.forget_links(self._registry.by_path)
         for target_id in list(self._places.by_id):
             ready.extend(self.rescan(target_id))
         end_s = self._clock.monotonic_s()
