@@ -138,7 +138,7 @@ class Reader:
             swap_target(self._registry, self._places, place)
             ready = self.sightings.rescan(place.origin.target.id)
         else:
-            ready = open_target(self._registry, self._places, self._ending, place)
+            ready = open_target(self._registry, self._places, self._ending, self._copies, place)
         for tailed in ready:
             self._turns.make_ready(tailed)
 
@@ -186,6 +186,7 @@ class Reader:
 
     def run_once(self, stop: threading.Event) -> None:
         """Read everything that is there now to its end, unfinished last lines too, and wait until it is delivered."""
+        self._copies.clear_all()
         goals = {tailed: tailed.size() for tailed in self._registry.all_files()}
         while goals and not stop.is_set():
             self._look()

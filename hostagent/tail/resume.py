@@ -15,6 +15,7 @@ from hostagent.model import FileId
 from hostagent.state.database.ledger import LossReason
 from hostagent.state.rows import FileRow, Position
 from hostagent.tail.ending import Ending
+from hostagent.tail.files.copies import Copies
 from hostagent.tail.files.identity import ANCHOR_BYTES, anchor_of, identify, same_file
 from hostagent.tail.files.known import Arrangement, arrange, from_row
 from hostagent.tail.files.lineage import How
@@ -29,7 +30,7 @@ LINE_START_BYTES = 64 * 1024
 """How far back from a file's end `start_at: end` looks for the beginning of the last line."""
 
 
-def open_target(registry: Registry, places: Places, ending: Ending, place: Place) -> list[TailedFile]:
+def open_target(registry: Registry, places: Places, ending: Ending, copies: Copies, place: Place) -> list[TailedFile]:
     """Take up a target: files that were known go on at their positions, others begin. Returns what may be read."""
     origin = place.origin
     found, links = _open_all(registry, places, place)
@@ -45,6 +46,8 @@ def open_target(registry: Registry, places: Places, ending: Ending, place: Place
     files = _go_on(registry, place, arrangement, found)
     moved = _follow_moved(registry, ending, place, arrangement, found)
     files += [tailed for _, tailed in moved]
+    if rows:
+        _set_copies_aside(copies, place, arrangement, found)
     files += _begin(registry, place, arrangement, found, dict(moved), first_time=not rows)
     files += _add_links(registry, place, links)
     for tailed in files:
@@ -85,6 +88,13 @@ def _follow_moved(
             ending.note_gap(tailed)
         moved.append((row.path, tailed))
     return moved
+
+
+def _set_copies_aside(copies: Copies, place: Place, arrangement: Arrangement, found: dict[str, Opened]) -> None:
+    """A copy may have been begun while nobody looked, and its original be truncated any moment: begin none such yet."""
+    for path in [path for path in found if path not in arrangement.generation]:
+        if copies.suspect(place.origin, path, found[path]):
+            found.pop(path).content.close()
 
 
 def _begin(

@@ -523,6 +523,50 @@ def test_a_copy_that_is_begun_before_its_original_was_read(scene: Scene) -> None
     scene.expect(*lines, "new", "afterwards")
 
 
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_a_copy_that_is_begun_while_nobody_looks_and_whose_original_is_truncated_after(scene: Scene, how: str) -> None:
+    scene.source["include"] = [f"{scene.logs}/app.log*"]
+    path, copy = scene.logs / "app.log", scene.logs / "app.log.1"
+    lines = begin(scene)
+    scene.wait(lambda: scene.output_status()["unacked_blocks"] == 0, "the positions to be committed")
+    assert how == "killed" or scene.agent.stop() == 0
+    if how == "killed":
+        scene.kill()
+    copy.write_bytes(path.read_bytes()[:1000])
+    scene.start()
+    scene.wait(scene.notices, "the copy to be watched")
+    shutil.copyfile(path, copy)
+    rewrite(path, ["new"])
+    scene.expect(*lines, "new")
+    scene.wait(lambda: not scene.notices(), "the copy to be known")
+    append(path, "afterwards")
+    scene.expect(*lines, "new", "afterwards")
+    assert [reason for *_, reason in scene.losses()] == ["copytruncate"]
+
+
+def test_what_may_be_a_copy_is_read_by_a_single_run(scene: Scene) -> None:
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+    assert scene.agent.stop() == 0
+    (scene.logs / "app-2.log").write_bytes(path.read_bytes())
+    run = scene.agent.run_once()
+    assert run.returncode == 0, run.stderr
+    scene.expect(*lines, *lines)
+
+
+def test_a_file_that_only_begins_like_another_is_read_at_once(scene: Scene) -> None:
+    """With a banner longer than what files are known by. While it is taken for a copy, it could be deleted unread."""
+    banner = "#" * 1200
+    append(scene.logs / "job.log", banner, "one")
+    scene.start()
+    scene.expect(banner, "one")
+    append(scene.directory / "aside", banner, "two", "three")
+    (scene.directory / "aside").rename(scene.logs / "job-2.log")
+    scene.wait(lambda: scene.notices() or len(scene.messages()) == 5, "the file to be seen")
+    assert scene.notices() == {}
+    scene.expect(banner, "one", banner, "two", "three")
+
+
 def test_a_copy_that_was_empty_when_it_was_seen_and_whose_original_was_renamed_since(scene: Scene) -> None:
     scene.source["include"] = [f"{scene.logs}/app.log*"]
     path, copy = scene.logs / "app.log", scene.logs / "app.log.12"

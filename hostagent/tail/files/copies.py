@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from hostagent.clock import Clock
 from hostagent.hookspecs import Notice
-from hostagent.tail.files.identity import FINGERPRINT_BYTES, begins_as
+from hostagent.tail.files.identity import ANCHOR_BYTES, FINGERPRINT_BYTES, anchor_holds, begins_as
 from hostagent.tail.files.openfiles import Opened
 from hostagent.tail.files.registry import Registry
 from hostagent.tail.origin import Origin
@@ -86,7 +86,19 @@ class Copies:
             if now_s < until_s:
                 opened.content.close()
                 return None
+        return self._clear(path, suspect, opened)
+
+    def clear_all(self) -> None:
+        """Whoever reads once waits for nothing: all of them are files of their own."""
+        for path, suspect in list(self._suspects.items()):
+            opened = self._registry.open(suspect.origin, path)
+            if opened is not None:
+                self._clear(path, suspect, opened)
+
+    def _clear(self, path: str, suspect: Suspect, opened: Opened) -> TailedFile:
+        """It is one of its own, or another name of one that is known."""
         self.gone(path)
+        known = self._registry.by_identity.get(opened.status.id)
         if known is not None:
             # Another name of the same file (a symbolic link, say) was opened while this one was only watched.
             opened.content.close()
@@ -119,12 +131,12 @@ class Copies:
         Also `app.log` of `app-20250101.log`: the stem in front, the extension kept. The longest name comes first, but
         it need not be the one: `app.log.12` is built on `app.log.1`, too.
         """
-        directory, name = os.path.split(path)
+        name = os.path.basename(path)
         extension = os.path.splitext(name)[1]
-        for length in range(len(name) - 1, 0, -1):
-            for candidate in (name[:length], name[:length] + extension):
-                elder = self._registry.by_path.get(os.path.join(directory, candidate))
-                if elder is not None and candidate != name and elder.origin is origin and not elder.ended:
+        for length in range(len(path) - 1, len(path) - len(name), -1):
+            for candidate in (path[:length], path[:length] + extension):
+                elder = self._registry.by_path.get(candidate)
+                if elder is not None and candidate != path and elder.origin is origin and not elder.ended:
                     yield elder
 
     def _originals(self, elders: Iterable[TailedFile], opened: Opened) -> tuple[TailedFile, ...]:
@@ -141,14 +153,20 @@ class Copies:
         """Whether the file begins as the elder does, as far as it goes. One that is still empty may become anything.
 
         The elder may have been truncated by now: what it began with when it was last read is its fingerprint, what it
-        begins with today may not have been noticed yet. The file may be a copy of either.
+        begins with today may not have been noticed yet. The file may be a copy of either. While the elder has what was
+        read of it, a copy's end is there as well: files may begin alike, with a banner, and be two all the same.
         """
         head = opened.content.read(0, FINGERPRINT_BYTES)
         if not head:
             return elder.head > 0 or bool(elder.size())
-        if elder.fingerprint.length and begins_as(head, elder.fingerprint):
-            return True
+        known = bool(elder.fingerprint.length) and begins_as(head, elder.fingerprint)
         if elder.closed or not self._registry.ensure_open(elder):
-            return False
+            return known
         assert elder.content is not None
-        return head == elder.content.read(0, len(head))
+        if head != elder.content.read(0, len(head)):
+            return known
+        leader = elder.leader()
+        if not anchor_holds(elder.content, leader.offset, leader.anchor):
+            return True
+        end = max(0, opened.status.size - ANCHOR_BYTES)
+        return elder.content.read(end, ANCHOR_BYTES).startswith(opened.content.read(end, ANCHOR_BYTES))
