@@ -44,7 +44,7 @@ from hostagent.tail.files.openfiles import OpenFiles
 from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.places import Places
 from hostagent.tail.reader import Reader
-from hostagent.tail.recut import Reclaiming, resume_inflight
+from hostagent.tail.recut import Reclaiming
 from hostagent.tail.watching.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Daemon:
         known = KnownRows(self.checkpoint.files(), self.checkpoint.furthest_in_flight())
         self.registry = Registry(open_files, self.checkpoint, known, clock)
         places = Places(watcher)
-        self._cutter = Cutter(self.registry, ClosedFiles(open_files, self.checkpoint, places), clock)
+        cutter = Cutter(self.registry, ClosedFiles(open_files, self.checkpoint, places), clock)
         feed = Feed(config.limits.chunk_bytes)
         self.reader = Reader(
             registry=self.registry,
@@ -108,7 +108,7 @@ class Daemon:
             clock=clock,
             rescan_interval_s=config.limits.rescan_interval_s,
             max_deleted_bytes=config.limits.max_deleted_bytes,
-            reclaiming=Reclaiming(self._cutter, self.checkpoint, clock, self._all_listed),
+            reclaiming=Reclaiming(cutter, self.checkpoint, clock, self._all_listed),
         )
         self.finding = Finding(self.reader, clock)
         self.reloading = Reloading(
@@ -201,7 +201,7 @@ class Daemon:
         until_s = self._clock.monotonic_s() + LISTING_S
         while not self.finding.all_listed() and self._clock.monotonic_s() < until_s and not self._stop.is_set():
             self.reader.prepare()
-        resume_inflight(self._cutter, self.checkpoint, self._lanes(), self._clock, self._stop)
+        self.reader.resume(self._stop)
         self.health.set_ready()
         following = f"following {len(self.registry.all_files())} files"
         self.notifier.ready(following)

@@ -7,13 +7,14 @@ when. It says what is missing and writes nothing down; an output's cursors move 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 
 from hostagent.clock import Clock
 from hostagent.model import Block, Loss, Part, Range
-from hostagent.state.rows import InflightBlock, InflightPart
+from hostagent.state.rows import InflightBlock, InflightPart, Position
 from hostagent.tail.feed import recut
 from hostagent.tail.files.closed import ClosedFiles
 from hostagent.tail.files.identity import ANCHOR_BYTES, anchor_of
@@ -23,6 +24,10 @@ from hostagent.tail.ports import Lane
 from hostagent.tail.tailer import Cursor, TailedFile
 
 log = logging.getLogger(__name__)
+
+
+Look = Callable[[TailedFile, Position], None]
+"""Notices that a file was rewritten, and finds its copy: that has what was read of it, up to the position."""
 
 
 class _GoneError(Exception):
@@ -45,11 +50,6 @@ class Cutter:
         self._closed = closed
         self._clock = clock
 
-    def files_of(self, block: InflightBlock) -> list[TailedFile]:
-        """The files of a block that are being read."""
-        rows = {span.file for part in block.parts for span in part.ranges}
-        return [tailed for row in rows if (tailed := self._registry.rows.by_id.get(row)) is not None]
-
     def awaits(self, block: InflightBlock) -> bool:
         """Whether there may still be targets to come in which some of its files are."""
         rows = {span.file for part in block.parts for span in part.ranges}
@@ -59,11 +59,11 @@ class Cutter:
         """No block is to be cut now."""
         self._closed.let_go()
 
-    def cut_again(self, lane: Lane, inflight: InflightBlock, reason: str) -> Again:
+    def cut_again(self, lane: Lane, inflight: InflightBlock, reason: str, look: Look) -> Again:
         """The block without the parts that are gone.
 
         What those covered behind the output's position is read anew, or was ledgered with its file; before it, it is
-        lost.
+        lost. `look` is asked about a file that has not what it had.
         """
         parts: list[Part] = []
         rows: list[InflightPart] = []
@@ -77,7 +77,7 @@ class Cutter:
                 first += row.records
                 continue
             try:
-                part = self._part_again(lane, row, inflight.observed_ns)
+                part = self._part_again(lane, row, inflight.observed_ns, look)
             except _GoneError as error:
                 rows.append(row._replace(ranges=()))
                 losses += [
@@ -97,7 +97,7 @@ class Cutter:
         block = Block(inflight.id, inflight.output, inflight.observed_ns, tuple(parts), kept)
         return Again(block, msgspec.structs.replace(inflight, parts=tuple(rows)), losses)
 
-    def _part_again(self, lane: Lane, part: InflightPart, observed_ns: int) -> Part:
+    def _part_again(self, lane: Lane, part: InflightPart, observed_ns: int, look: Look) -> Part:
         """A part as it was, and the output's cursors behind it."""
         pieces = []
         tailed: TailedFile | None = None
@@ -108,7 +108,7 @@ class Cutter:
             cursor = _cursor_of(tailed, lane)
             if cursor is None or (cursor.offset != span.start and cursor.offset < span.end):
                 raise _GoneError(f"{tailed.path} does not stand where the part begins")
-            pieces.append(self._bytes_again(tailed, span))
+            pieces.append(self._bytes_again(tailed, span, look))
         if tailed is None:
             raise _GoneError("it has no ranges")
         # Where a record runs across a rotation, the part is the newer file's.
@@ -126,7 +126,18 @@ class Cutter:
                 _move(tailed, lane, span)
         return Part(part.ranges, part.chain, part.source, payload, records, raw_bytes=len(data))
 
-    def _bytes_again(self, tailed: TailedFile, span: Range) -> bytes:
+    def _bytes_again(self, tailed: TailedFile, span: Range, look: Look) -> bytes:
+        data = self._read(tailed, span)
+        if data is None:
+            # It may have been copied and truncated since it was opened, and nobody has read it since.
+            look(tailed, Position(span.end, span.anchor))
+            data = self._read(tailed, span)
+        if data is None:
+            raise _GoneError(f"{tailed.path} has other content")
+        return data
+
+    def _read(self, tailed: TailedFile, span: Range) -> bytes | None:
+        """A range of a file, None if it is not what it was."""
         try:
             found = tailed if self._registry.files.ensure(tailed) else self._closed.find(span.file)
             if found is None or found.content is None:
@@ -135,9 +146,8 @@ class Cutter:
             data = found.content.read(span.start - lead, span.end - span.start + lead)
         except (OSError, OpenError) as error:
             raise _GoneError(f"{tailed.path} can't be read: {error}") from error
-        if len(data) != span.end - span.start + lead or anchor_of(data[-ANCHOR_BYTES:]) != span.anchor:
-            raise _GoneError(f"{tailed.path} has other content")
-        return data[lead:]
+        holds = len(data) == span.end - span.start + lead and anchor_of(data[-ANCHOR_BYTES:]) == span.anchor
+        return data[lead:] if holds else None
 
 
 def _cursor_of(tailed: TailedFile, lane: Lane) -> Cursor | None:

@@ -14,7 +14,7 @@ from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.model import Loss
 from hostagent.state.database.ledger import LossReason
-from hostagent.state.rows import FileRow
+from hostagent.state.rows import FileRow, Position
 from hostagent.tail.feed import Feed
 from hostagent.tail.files.copies import Copies
 from hostagent.tail.files.identity import has_writer, identify
@@ -226,8 +226,11 @@ class Ending:
 
     # -- rewritten in place --------------------------------------------------------------------------------------
 
-    def rewritten(self, tailed: TailedFile) -> list[TailedFile]:
-        """The content before the position is gone: begin the next generation, and look for the old one elsewhere."""
+    def rewritten(self, tailed: TailedFile, reached: Position | None = None) -> list[TailedFile]:
+        """The content before the position is gone: begin the next generation, and look for the old one elsewhere.
+
+        It was read as far as `reached` once, if that is known to be further.
+        """
         if tailed.is_copy:
             # A copy that is copied over again holds what its original's own generations deliver.
             self._give_up(tailed, LossReason.CHANGED)
@@ -235,7 +238,7 @@ class Ending:
         fresh = self._registry.succeed(tailed)
         if tailed.ended:
             self._registry.lose(fresh)
-        if self._registry.find_rest(tailed) is None:
+        if self._registry.find_rest(tailed, reached) is None:
             self._give_up(tailed, LossReason.TRUNCATED)
             return [fresh]
         self._copies.gone(tailed.path)

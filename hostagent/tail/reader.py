@@ -172,6 +172,10 @@ class Reader:
         self._take(self._watcher.read(GLANCE_S))
         self._registry.rows.register()
 
+    def resume(self, stop: threading.Event) -> None:
+        """Cut again what was in flight when the last run ended. After `prepare`, before `run`, in the same thread."""
+        self._reclaiming.resume(self._lanes, self._turns.look, stop)
+
     def run(self, stop: threading.Event) -> None:
         """Read until `stop` is set (call `wake` after setting it), then cut what is open."""
         while not stop.is_set():

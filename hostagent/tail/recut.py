@@ -15,9 +15,8 @@ from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.database.ledger import LossReason
-from hostagent.tail.cutting import Again, Cutter
+from hostagent.tail.cutting import Again, Cutter, Look
 from hostagent.tail.ports import Lane
-from hostagent.tail.tailer import TailedFile
 
 log = logging.getLogger(__name__)
 
@@ -27,52 +26,10 @@ PATIENCE_S = 60.0
 does not answer, before what can't be found in their files is lost."""
 
 
-def resume_inflight(
-    cutter: Cutter, checkpoint: Checkpoint, lanes: tuple[Lane, ...], clock: Clock, stop: threading.Event
-) -> None:
-    """Cut the blocks that were in flight again and queue them, before anything new is read.
-
-    What is no longer claimed must be stored before anything is sent, so this waits for a disk that can't be read or
-    written; a stop ends that with nothing queued.
-    """
-    cut: list[tuple[Lane, Again]] = []
-
-    def cut_all() -> None:
-        cut[:] = [
-            (lane, cutter.cut_again(lane, inflight, LossReason.SPOOL_MISSING))
-            for lane in lanes
-            for inflight in checkpoint.inflight(lane.name)
-        ]
-
-    if not _insist(cut_all, clock, stop):
-        return
-    narrowed = [again for _, again in cut if again.block.indexes is not None]
-    losses = [loss for again in narrowed for loss in again.losses]
-    rows = [again.row for again in narrowed]
-    if narrowed and not _insist(lambda: checkpoint.narrow_inflight(rows, losses), clock, stop):
-        return
-    for lane, again in cut:
-        if again.block.parts:
-            lane.offer_resumed(again.block)
-
-
-def _insist(step: Callable[[], None], clock: Clock, stop: threading.Event) -> bool:
-    """Do a step until the disk lets it be done; False when a stop came before."""
-    while True:
-        try:
-            step()
-        except StateError as error:
-            log.warning("blocks that were in flight wait: %s", error)
-            if clock.wait(stop, RETRY_S):
-                return False
-        else:
-            return True
-
-
 class Reclaiming:
-    """Takes back from their files the blocks that spools have lost, as lanes have room for them.
+    """Takes blocks back from their files: at start those in flight, and as lanes have room those that spools lost.
 
-    They are older than what is read next: until they are queued, their lanes get nothing new.
+    Both are older than what is read next: until they are queued, their lanes get nothing new.
     """
 
     def __init__(
@@ -86,6 +43,44 @@ class Reclaiming:
         self._retry_at_s = 0.0
         self._patient_until_s = clock.monotonic_s() + PATIENCE_S
         self._last_words = False
+
+    def resume(self, lanes: Sequence[Lane], look: Look, stop: threading.Event) -> None:
+        """Cut the blocks that were in flight again and queue them, before anything new is read.
+
+        What is no longer claimed must be stored before anything is sent, so this waits for a disk that can't be read
+        or written; a stop ends that with nothing queued.
+        """
+        cut: list[tuple[Lane, Again]] = []
+
+        def cut_all() -> None:
+            cut[:] = [
+                (lane, self._cutter.cut_again(lane, inflight, LossReason.SPOOL_MISSING, look))
+                for lane in lanes
+                for inflight in self._checkpoint.inflight(lane.name)
+            ]
+
+        if not self._insist(cut_all, stop):
+            return
+        narrowed = [again for _, again in cut if again.block.indexes is not None]
+        losses = [loss for again in narrowed for loss in again.losses]
+        rows = [again.row for again in narrowed]
+        if narrowed and not self._insist(lambda: self._checkpoint.narrow_inflight(rows, losses), stop):
+            return
+        for lane, again in cut:
+            if again.block.parts:
+                lane.offer_resumed(again.block)
+
+    def _insist(self, step: Callable[[], None], stop: threading.Event) -> bool:
+        """Do a step until the disk lets it be done; False when a stop came before."""
+        while True:
+            try:
+                step()
+            except StateError as error:
+                log.warning("blocks that were in flight wait: %s", error)
+                if self._clock.wait(stop, RETRY_S):
+                    return False
+            else:
+                return True
 
     def room(self, lane: Lane) -> bool:
         """Whether a lane may have something new."""
@@ -105,11 +100,8 @@ class Reclaiming:
             return self._retry_at_s - now_s
         return float("inf")
 
-    def take(self, lanes: Sequence[Lane], look: Callable[[TailedFile], None]) -> None:
-        """Queue the oldest such block of every lane that has room; what of it is not there any more is ledgered.
-
-        `look` notices a file that was rewritten, and finds its copy: nobody may have read it since.
-        """
+    def take(self, lanes: Sequence[Lane], look: Look) -> None:
+        """Queue the oldest such block of every lane that has room; what of it is not there any more is ledgered."""
         if not self._checkpoint.reclaiming or self._clock.monotonic_s() < self._retry_at_s:
             return
         try:
@@ -120,14 +112,12 @@ class Reclaiming:
             log.warning("blocks that a spool has lost wait: %s", error)
             self._retry_at_s = self._clock.monotonic_s() + RETRY_S
 
-    def _take_oldest(self, lane: Lane, look: Callable[[TailedFile], None]) -> None:
+    def _take_oldest(self, lane: Lane, look: Look) -> None:
         for reclaim in self._checkpoint.reclaims(lane.name, 1):
             if self._is_early() and self._cutter.awaits(reclaim.block):
                 self._retry_at_s = self._clock.monotonic_s() + RETRY_S
                 return
-            for tailed in self._cutter.files_of(reclaim.block):
-                look(tailed)
-            again = self._cutter.cut_again(lane, reclaim.block, reclaim.reason)
+            again = self._cutter.cut_again(lane, reclaim.block, reclaim.reason, look)
             self._checkpoint.end_reclaim(reclaim._replace(block=again.row), again.losses)
             if again.block.parts:
                 lane.offer_resumed(again.block)

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from hostagent.clock import Clock
+from hostagent.state.rows import Position
 from hostagent.tail.ending import Ending
 from hostagent.tail.feed import Feed, Step
 from hostagent.tail.files.copies import Copies
@@ -138,18 +139,26 @@ class Turns:
         self.plenty = self._feed.taken_bytes - before_bytes >= PLENTY_BYTES
         return busy
 
-    def look(self, tailed: TailedFile) -> None:
-        """Notice that a file was rewritten though nobody may read on in it: what stood there may go on in a copy."""
+    def look(self, tailed: TailedFile, reached: Position) -> None:
+        """Notice that a file was rewritten though nobody may read on in it: what stood there may go on in a copy.
+
+        Where it still has what lies before its cursors, it may not have what was read of it as far as `reached` once;
+        then it was rewritten if a copy has that.
+        """
         if tailed.closed or tailed.suspended or not tailed.row or not self._registry.ensure_open(tailed):
             return
         try:
             for cursor in tailed.cursors:
                 tailed.fetch(cursor, FINGERPRINT_BYTES)  # at the beginning, that is all that tells
+            rewritten = self._registry.has_copy(tailed, reached)
         except RewrittenError:
-            for fresh in self.ending.rewritten(tailed):
-                self.make_ready(fresh)
+            rewritten = True
         except OSError as error:
             self._registry.unreadable(tailed, error)
+            return
+        if rewritten:
+            for fresh in self.ending.rewritten(tailed, reached):
+                self.make_ready(fresh)
 
     def turn(self, tailed: TailedFile, *, final: bool = False) -> bool:
         """Read one chunk for each of the file's cursors; queue the file again if there is more."""

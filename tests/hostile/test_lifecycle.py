@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sqlite3
 from functools import partial
 
@@ -164,6 +165,40 @@ def test_what_was_in_flight_of_a_log_that_always_begins_the_same_is_found_in_its
     scene.backend.behave()
     scene.start()
     scene.expect(banner, *before, banner, *after)
+    assert {reason for *_, reason in scene.losses()} <= {"copytruncate"}
+
+
+@pytest.mark.parametrize("copy, committed", [("a.1.log", True), ("a.log.1", False)])
+def test_what_was_in_flight_is_found_in_a_copy_made_while_the_agent_starts(
+    scene: Scene, *, copy: str, committed: bool
+) -> None:
+    """Its logs are open, but it cuts and reads nothing before a container runtime has told what there is."""
+    first = numbered("first", range(100)) if committed else []
+    before, after = numbered("before", range(3000)), numbered("after", range(500))
+    log = scene.logs / "a.log"
+    append(log, *first)
+    scene.start()
+    scene.expect(*first)
+    scene.wait(lambda: scene.output_status()["unacked_blocks"] == 0, "them to be committed")
+    scene.backend.behave("stored_then_reset")
+    append(log, *before)
+    scene.wait(lambda: len(scene.messages()) > len(first), "a block in flight that is stored")
+    scene.kill()
+    with contextlib.closing(socket.socket(socket.AF_UNIX)) as runtime:
+        runtime.bind(f"{scene.directory}/docker.sock")
+        runtime.listen()
+        sockets = [f"docker://{scene.directory}/docker.sock"]
+        scene.config["sources"]["boxes"] = {"type": "containers", "runtimes": sockets}
+        scene.agent.config.update(scene.config)
+        scene.agent.start()
+        wait_for(
+            lambda: log.stat().st_ino in scene.agent.open_inodes(), "the log to be opened", so_far=scene.agent.tail
+        )
+        shutil.copyfile(log, scene.logs / copy)
+        os.truncate(log, 0)
+        append(log, *after)
+        scene.backend.behave()
+    scene.expect(*first, *before, *after)
     assert {reason for *_, reason in scene.losses()} <= {"copytruncate"}
 
 

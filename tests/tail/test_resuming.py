@@ -8,6 +8,7 @@ import pytest
 from hostagent.clock import Clock
 from hostagent.state.checkpoint import Checkpoint, SpoolChange
 from hostagent.state.database.ledger import LossReason
+from hostagent.state.rows import Position
 from hostagent.state.spool.spooled import Place
 from hostagent.tail.cutting import Cutter
 from hostagent.tail.files.closed import ClosedFiles
@@ -15,7 +16,8 @@ from hostagent.tail.files.known import KnownRows
 from hostagent.tail.files.openfiles import OpenFiles
 from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.places import Places
-from hostagent.tail.recut import RETRY_S, Reclaiming, resume_inflight
+from hostagent.tail.recut import RETRY_S, Reclaiming
+from hostagent.tail.tailer import TailedFile
 from hostagent.tail.watching.watcher import Watcher
 from tests.deliver.stage import ScriptedOutput, Stage
 from tests.state.unreachable import database_out_of_reach
@@ -30,6 +32,10 @@ def cutter_of(checkpoint: Checkpoint, watcher: Watcher, clock: Clock) -> Cutter:
     return Cutter(registry, ClosedFiles(open_files, checkpoint, Places(watcher)), clock)
 
 
+def no_look(_tailed: TailedFile, _reached: Position) -> None:
+    raise AssertionError("there is no file to look at")
+
+
 def test_a_database_that_can_not_be_read_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     clock, stop = Clock(), threading.Event()
     checkpoint = Checkpoint.open(tmp_path / "data", clock)
@@ -39,7 +45,7 @@ def test_a_database_that_can_not_be_read_is_waited_for(tmp_path: Path, caplog: p
     watcher = Watcher(clock)
     cutter = cutter_of(checkpoint, watcher, clock)
     with database_out_of_reach(checkpoint, tmp_path / "data"):
-        resuming = threading.Thread(target=resume_inflight, args=(cutter, checkpoint, (lane,), clock, stop))
+        resuming = threading.Thread(target=Reclaiming(cutter, checkpoint, clock).resume, args=([lane], no_look, stop))
         resuming.start()
         wait_for(lambda: "in flight wait" in caplog.text or not resuming.is_alive(), "a try")
         assert resuming.is_alive()
@@ -63,11 +69,11 @@ def test_a_lost_block_of_a_file_whose_target_is_not_published_yet_waits_for_it(t
     reclaiming = Reclaiming(cutter_of(checkpoint, watcher, clock), checkpoint, clock, listed.is_set)
     lane = Stage(ScriptedOutput()).lane
     for _ in range(3):
-        reclaiming.take([lane], lambda _: None)
+        reclaiming.take([lane], no_look)
         assert checkpoint.reclaiming == {"main"}
         clock.now_s += RETRY_S
     listed.set()
-    reclaiming.take([lane], lambda _: None)
+    reclaiming.take([lane], no_look)
     assert checkpoint.reclaiming == set()
     assert [(loss.start, loss.end, loss.reason) for loss in checkpoint.losses()] == [(0, 10, "spool_missing")]
     checkpoint.close()

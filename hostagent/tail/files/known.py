@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from hostagent.hookspecs import Tailer
 from hostagent.model import FileId
 from hostagent.state.rows import FileRow, Position
 from hostagent.tail.files.identity import FINGERPRINT_BYTES, anchor_holds, fingerprint, same_file
-from hostagent.tail.files.lineage import Continuation, Lost, find_continuation
+from hostagent.tail.files.lineage import Continuation, Lost, find_continuation, find_furthest
 from hostagent.tail.files.openfiles import Opened
 from hostagent.tail.finding.beneath import beneath
 from hostagent.tail.origin import Origin
@@ -166,7 +166,11 @@ def arrange(
         astray.append(row)
     taken = {*owned, *(opened[path].status.id for path in result.same)}
     for row in astray:
-        found = _find(row, in_flight.get(row.id), root, tailers, taken, must_reach=row.id in doubtful)
+        lost, reached = lost_of(row, root), in_flight.get(row.id)
+        if reached is not None and row.id in doubtful:
+            found = find_continuation(lost.as_far_as(reached), tailers, owned=taken)
+        else:
+            found = find_furthest(lost, reached, tailers, owned=taken)
         if found is not None:
             taken.add(found.identity)
             result.moved.append((row, found))
@@ -176,29 +180,6 @@ def arrange(
         elif row.id not in doubtful:
             result.lost.append(row)
     return result
-
-
-def _find(
-    row: FileRow,
-    in_flight: Position | None,
-    root: str,
-    tailers: Mapping[str, Tailer],
-    taken: Container[FileId],
-    *,
-    must_reach: bool,
-) -> Continuation | None:
-    """Where a row's content went on: where it has what was in flight, else where it has what was committed.
-
-    A copy may have been taken before the last bytes were written.
-    """
-    lost = lost_of(row, root)
-    found = None
-    if in_flight is not None and in_flight.offset > lost.offset:
-        reached = lost._replace(offset=in_flight.offset, anchor=in_flight.anchor)
-        found = find_continuation(reached, tailers, owned=taken)
-    if found is None and not must_reach:
-        found = find_continuation(lost, tailers, owned=taken)
-    return found
 
 
 def furthest(positions: Mapping[str, Position]) -> Position | None:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from hostagent.hookspecs import Content, Tailer
 from hostagent.model import FileId, Fingerprint
+from hostagent.state.rows import Position
 from hostagent.tail.files.identity import FINGERPRINT_BYTES, anchor_holds, begins_as, fingerprint, identify, same_file
 from hostagent.tail.finding.beneath import OpenError, listed, open_beneath, open_directory
 from hostagent.tail.tailer import PLAIN
@@ -41,6 +42,10 @@ class Lost(NamedTuple):
     offset: int
     anchor: bytes
     root: str = "/"
+
+    def as_far_as(self, reached: Position) -> Lost:
+        """The same when its content is known up to another position."""
+        return self._replace(offset=reached.offset, anchor=reached.anchor)
 
 
 class Continuation(NamedTuple):
@@ -95,6 +100,20 @@ def find_continuation(
             if found := _examine(lost, sibling, tailers, owned, effort, compressed=compressed):
                 return found
     return None
+
+
+def find_furthest(
+    lost: Lost, reached: Position | None, tailers: Mapping[str, Tailer], *, owned: Container[FileId] = ()
+) -> Continuation | None:
+    """The same, for a file that was once read as far as `reached`: best is what has all of that.
+
+    A copy may have been taken before the last of it was written.
+    """
+    if reached is not None and reached.offset > lost.offset:
+        found = find_continuation(lost.as_far_as(reached), tailers, owned=owned)
+        if found is not None:
+            return found
+    return find_continuation(lost, tailers, owned=owned)
 
 
 def _siblings(lost: Lost) -> list[_Sibling]:
