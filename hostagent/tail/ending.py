@@ -17,6 +17,7 @@ from hostagent.state.database.ledger import LossReason
 from hostagent.state.rows import FileRow, Position
 from hostagent.tail.feed import Feed
 from hostagent.tail.files.copies import Copies
+from hostagent.tail.files.elsewhere import follow_rest
 from hostagent.tail.files.identity import has_writer, identify
 from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.places import Places
@@ -194,7 +195,7 @@ class Ending:
             return  # it is there and can't be read now: neither deleted nor lost
         if not tailed.unread:
             tailed.drained = True
-        elif now_s - (tailed.ended_at_s or 0.0) >= TEND_S and self._registry.find_rest(tailed) is None:
+        elif now_s - (tailed.ended_at_s or 0.0) >= TEND_S and not follow_rest(self._registry, tailed):
             self._give_up(tailed, LossReason.DELETED)
 
     def _is_over(self, tailed: TailedFile, now_s: float) -> bool:
@@ -238,7 +239,7 @@ class Ending:
         fresh = self._registry.succeed(tailed)
         if tailed.ended:
             self._registry.lose(fresh)
-        if self._registry.find_rest(tailed, reached) is None:
+        if not follow_rest(self._registry, tailed, reached):
             self._give_up(tailed, LossReason.TRUNCATED)
             return [fresh]
         self._copies.gone(tailed.path)

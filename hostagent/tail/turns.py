@@ -15,6 +15,7 @@ from hostagent.state.rows import Position
 from hostagent.tail.ending import Ending
 from hostagent.tail.feed import Feed, Step
 from hostagent.tail.files.copies import Copies
+from hostagent.tail.files.elsewhere import has_copy
 from hostagent.tail.files.identity import FINGERPRINT_BYTES
 from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.places import Places
@@ -150,7 +151,7 @@ class Turns:
         try:
             for cursor in tailed.cursors:
                 tailed.fetch(cursor, FINGERPRINT_BYTES)  # at the beginning, that is all that tells
-            rewritten = self._registry.has_copy(tailed, reached)
+            rewritten = has_copy(self._registry, tailed, reached)
         except RewrittenError:
             rewritten = True
         except OSError as error:

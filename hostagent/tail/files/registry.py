@@ -17,13 +17,13 @@ from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import FileId
 from hostagent.state.checkpoint import Checkpoint
-from hostagent.state.rows import FileRow, Position
+from hostagent.state.rows import FileRow
 from hostagent.tail.files.filerows import FileRows
 from hostagent.tail.files.identity import first_fingerprint, identify
 from hostagent.tail.files.known import KnownRows, from_row
-from hostagent.tail.files.lineage import Continuation, How, Lost, find_continuation, find_furthest
+from hostagent.tail.files.lineage import Continuation, How
 from hostagent.tail.files.openfiles import Opened, OpenFiles
-from hostagent.tail.finding.beneath import NotThereError, beneath, join, path_of
+from hostagent.tail.finding.beneath import NotThereError, join, path_of
 from hostagent.tail.origin import Origin
 from hostagent.tail.ports import Lane
 from hostagent.tail.refused import Refused
@@ -283,32 +283,6 @@ class Registry:
         self.rows.note_change(tailed)
 
     # -- content that goes on elsewhere --------------------------------------------------------------------------
-
-    def find_rest(self, tailed: TailedFile, reached: Position | None = None) -> Continuation | None:
-        """Look where the file's content went on, under another name or as a copy, and let the file go on there.
-
-        It was once read as far as `reached`, if that is known to be further than its cursors.
-        """
-        found = find_furthest(self._lost(tailed), reached, self.files.tailers, owned=self._others(tailed))
-        if found is not None:
-            self.relocate(tailed, found)
-        return found
-
-    def has_copy(self, tailed: TailedFile, reached: Position) -> bool:
-        """Whether another file begins as this one did, and has what was once read of it."""
-        lost = self._lost(tailed).as_far_as(reached)
-        found = find_continuation(lost, self.files.tailers, owned=self._others(tailed))
-        if found is not None:
-            found.content.close()
-        return found is not None and found.how is not How.RENAMED
-
-    def _lost(self, tailed: TailedFile) -> Lost:
-        leader, root = tailed.leader(), tailed.origin.target.root
-        directory, name = os.path.split(beneath(root, tailed.path))
-        return Lost(directory, name, tailed.identity, tailed.fingerprint, leader.offset, leader.anchor, root)
-
-    def _others(self, tailed: TailedFile) -> set[FileId]:
-        return {identity for identity, other in self.by_identity.items() if other is not tailed}
 
     def relocate(self, tailed: TailedFile, found: Continuation) -> None:
         """The file's content goes on at another path (a copy, a `.gz`): same row, same offsets, new identity."""
