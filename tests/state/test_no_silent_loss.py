@@ -52,7 +52,7 @@ class Life:
         self.pair.untold += added
         self.pair.spool.sync()
         if self.rng.random() < 0.2:
-            self.flip_beneath_it()
+            self.rng.choice([self.flip_beneath_it, self.take_away_beneath_it, self.take_all_beneath_it])()
             self.pair.spool.head()
         if self.rng.random() < 0.8:
             self._commit([(place, one) for place, one in added if self.pair.spool.holds(place)], added)
@@ -116,6 +116,13 @@ class Life:
 
     def flip_beneath_it(self) -> None:
         self._flip([path for path in self._spooled() if path.suffix == ".seg"])
+
+    def take_away_beneath_it(self) -> None:
+        for path in self.pair.spool.directory.glob("*.seg"):
+            path.unlink()
+
+    def take_all_beneath_it(self) -> None:
+        shutil.rmtree(self.pair.spool.directory)
 
     def cut_off(self) -> None:
         def cut(found: list[Path]) -> None:

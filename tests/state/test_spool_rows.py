@@ -133,6 +133,39 @@ def test_of_a_spool_of_which_nothing_is_left_every_block_is_known(pair: Pair, ru
     pair.close()
 
 
+def test_a_spool_whose_directory_is_removed_beneath_it_begins_anew(pair: Pair) -> None:
+    pair.put(0, 1, 2)
+    held = pair.spool.head()
+    assert held is not None
+    assert held.id == "b0"
+    shutil.rmtree(pair.spool.directory)
+    pair.put(3)
+    pair.put(4)
+    assert len(list(pair.spool.directory.glob("*.seg"))) == 1
+    assert pair.missed() == [(0, 30, "spool_damaged")]
+    assert pair.spool.stats().blocks == 2
+    pair.reopen()
+    assert pair.drain(9) == ["b3", "b4"]
+    assert pair.missed() == [(0, 30, "spool_damaged")]
+    assert pair.lost() == []
+    pair.close()
+
+
+def test_what_is_not_committed_when_its_segment_goes_is_taken_back_like_what_was(pair: Pair) -> None:
+    pair.put(0)
+    one = block("b1", part(1, 10, 20))
+    place = pair.spool.append(one, delivery(one.id))
+    assert place is not None
+    pair.spool.sync()
+    pair.untold.append((place, one))
+    for path in pair.spool.directory.glob("*.seg"):
+        path.unlink()
+    assert pair.spool.head() is None
+    pair.commit([], [one])
+    assert pair.missed() == [(0, 20, "spool_damaged")]
+    pair.close()
+
+
 def test_of_a_spool_cut_in_half_what_is_left_comes_and_the_rest_is_named(pair: Pair) -> None:
     pair.put(*range(10))
     pair.close()

@@ -108,13 +108,13 @@ class SpoolLosses:
         unlisted, lost = [], []
         for one in going:
             begin, end = (Place(segment.number, offset) for offset in _extent(one))
-            at = bisect_left(known, begin)
-            if at < len(known) and known[at] < end:
-                continue
             if _all_listed(listed, segment.number, end.offset):
                 continue
-            if fresh and reason is not LossReason.SPOOL_DROPPED:
+            untold = fresh and (reason is not LossReason.SPOOL_DROPPED or isinstance(one, Damage))
+            if untold:  # all of it, or what follows those that are known
                 self._gone_untold.append((begin, end))
+            at = bisect_left(known, begin)
+            if untold or (at < len(known) and known[at] < end):
                 continue
             if one.header is not None:
                 unlisted.append(decode_header(one.header))

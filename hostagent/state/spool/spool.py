@@ -90,6 +90,8 @@ class Spool:
         header = encode_block(block, delivery, self._clock.wall_ns())
         with self._lock:
             need_bytes = PREFIX_BYTES + len(header) + len(delivery.body)
+            if self._log is not None and self._tally.all_synced and not self.directory.exists():
+                self._log = self._begin_anew(self._log)
             if not self._has_room(need_bytes):
                 return None
             if self._log is None:
@@ -232,6 +234,19 @@ class Spool:
         """Number new segments behind all there ever were: what is on record of those must not be taken for theirs."""
         log.note_given_up(given_up)
         log.number_behind(self._losses.highest)
+
+    def _begin_anew(self, log: SegmentLog) -> SegmentLog:
+        """Somebody has removed the directory: what it held, the block at the head included, is read from its files."""
+        self._head = None
+        for segment in list(log.segments):
+            start = log.head[1] if segment.number == log.head[0] else 0
+            if start < (end := log.durable_size(segment)):
+                self._give_up(log, segment, Damage(start, end, "its directory was removed"))
+        self._tally.nothing_left()
+        fresh = self._open_log()
+        self._go_on_from(fresh, Place(max(log.synced, log.head)[0] + 1, 0))
+        log.close()
+        return fresh
 
     def _counted(self, log: SegmentLog) -> Iterator[tuple[Place, SpoolHeader]]:
         """Look at each block once: of small ones there may be a million."""

@@ -59,6 +59,11 @@ class Tally:
         """Whether nothing waits, not even to be made durable."""
         return not self.waiting.blocks and not self._unsynced.blocks
 
+    @property
+    def all_synced(self) -> bool:
+        """Whether all that was written is durable."""
+        return not self._unsynced.blocks
+
     def found(self, records: int, raw_bytes: int) -> None:
         """A block of an earlier run waits."""
         self.waiting = self.waiting.plus(Amount(1, records, raw_bytes))
