@@ -209,6 +209,7 @@ def test_what_is_gone_from_the_spool_is_open_until_it_is_read_again_or_in_the_le
     if not log_too:
         assert settled(agent, "main", written=3200, spooled=3200)["balanced"]
         backend.behave()
+        agent.try_now()
         settled(agent, "main", written=3200, delivered=3200)
         return
     report = settled(agent, "main", written=3200, lost=3200)

@@ -25,7 +25,7 @@ def agent(tmp_path: Path, backend: Backend) -> Iterator[Agent]:
                 "type": "file",
                 "include": [f"{tmp_path}/logs/*.log"],
                 "fields": {"team": "a"},
-                "multiline": {"start": "^L"},
+                "multiline": {"start": "^L", "flush_after": "1s"},
             }
         },
         "outputs": {"main": {"type": "http", "url": backend.url()}},

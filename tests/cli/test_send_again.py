@@ -120,11 +120,7 @@ def test_the_whole_blocks_of_a_damaged_segment_come_again_under_their_ids(
     agent.start()
     agent.wait_ready()
     spool = agent.directory / "state" / "spool" / "main"
-    wait_for(
-        lambda: spool.exists() and sum(one["records"] for one in agent.answer("spool", "ls", "main")) == len(LINES),
-        "everything to be spooled",
-        so_far=agent.tail,
-    )
+    agent.wait_spooled()
     (segment,) = spool.glob("*.seg")
     run = agent.call("spool", "replay", str(segment))
     assert (run.returncode, "still waits in the spool" in run.stderr) == (1, True)
@@ -133,6 +129,7 @@ def test_the_whole_blocks_of_a_damaged_segment_come_again_under_their_ids(
     assert len(blocks) > 1
     flip(kept, blocks[1]["offset"] + blocks[1]["disk_bytes"] - 1)
     backend.behave("healthy")
+    agent.try_now()
     wait_for(lambda: backend.stats()["stored"] == len(blocks), "the spool to drain", so_far=agent.tail)
     done = agent.answer("spool", "replay", str(kept), code=1)
     assert (done["state"], done["sent"], done["whole_blocks"]) == ("done", len(blocks) - 1, len(blocks) - 1)

@@ -26,14 +26,12 @@ def agent(tmp_path: Path, logs: Path, backend: Backend) -> Iterator[Agent]:
 def spool_everything(agent: Agent, backend: Backend) -> None:
     backend.behave("refuse")
     agent.start()
-    wait_for(
-        lambda: sum(one["records"] for one in blocks(agent)) == len(LINES), "all lines to be spooled", so_far=agent.tail
-    )
+    agent.wait_ready()
+    agent.wait_spooled()
+    assert sum(one["records"] for one in blocks(agent)) == len(LINES)
 
 
 def blocks(agent: Agent) -> list[dict[str, Any]]:
-    if not (agent.directory / "state" / "spool" / "main").exists():
-        return []
     found: list[dict[str, Any]] = agent.answer("spool", "ls", "main")
     return found
 
@@ -61,6 +59,7 @@ def test_what_waits_can_be_listed_printed_and_verified_beside_the_agent(agent: A
     assert agent.answer("spool", "cat", "main", listed[0]["id"])["lines"] == one.stdout.splitlines()
     assert agent.answer("spool", "verify") == {"whole_blocks": len(listed), "damaged": []}
     backend.behave("healthy")
+    agent.try_now()
     wait_for(lambda: blocks(agent) == [], "the spool to drain", so_far=agent.tail)
     assert agent.stop() == 0
     assert [record["message"] for one in backend.new_arrivals() for record in one.records()] == LINES

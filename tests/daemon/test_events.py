@@ -70,15 +70,11 @@ def test_the_age_of_what_waits_in_the_spool_is_the_outputs_lag(agent: Agent, log
     backend.behave("refuse")
     (logs / "a.log").write_text("a line\n")
     started(agent)
-
-    def output() -> dict[str, float]:
-        (one,) = agent.answer("status")["outputs"]
-        return dict(one)
-
-    wait_for(lambda: output()["spooled_blocks"] == 1 and not output()["behind_bytes"], "the block to be spooled")
-    assert output()["lag_s"] > 0
+    agent.wait_spooled()
+    assert agent.output()["lag_s"] > 0
     backend.behave("healthy")
-    wait_for(lambda: output()["lag_s"] is None, "the spool to be drained")
+    agent.try_now()
+    wait_for(lambda: agent.output()["lag_s"] is None, "the spool to be drained", so_far=agent.tail)
     assert "0 B of" in agent.call("status").stdout
 
 
@@ -106,7 +102,7 @@ def test_dead_letters_in_status_are_those_that_are_kept(agent: Agent, logs: Path
     backend.behave("status", status=422)
     (logs / "a.log").write_text("a line\n")
     started(agent)
-    wait_for(lambda: agent.answer("status")["outputs"][0]["dead_letters"] == 1, "the dead letter")
+    wait_for(lambda: agent.output()["dead_letters"] == 1, "the dead letter", so_far=agent.tail)
     assert agent.stop() == 0
     started(agent)
     assert agent.answer("status")["outputs"][0]["dead_letters"] == 1
@@ -175,7 +171,7 @@ def test_a_full_spool_and_what_it_drops_are_told_with_the_option_to_change(
     started(agent)
 
     def full() -> bool:
-        return any("spool.max_bytes" in one["message"] for one in agent.answer("status")["notices"])
+        return any("spool.max_bytes" in one["message"] for one in agent.status()["notices"])
 
     wait_for(full, "the spool to be full", so_far=agent.tail)
     (notice,) = [one for one in agent.answer("status")["notices"] if one["subject"] == "spool main"]
@@ -184,7 +180,7 @@ def test_a_full_spool_and_what_it_drops_are_told_with_the_option_to_change(
     assert "spool main: it is full" in agent.log.read_text()
     main["spool"]["when_full"] = "drop_oldest"
     started(agent)
-    wait_for(lambda: agent.answer("audit", "--losses")["losses"], "the ledger", so_far=agent.tail)
+    wait_for(lambda: agent.status()["sources"][0]["lost_bytes"], "the ledger", so_far=agent.tail)
     assert agent.stop() == 0
     assert "spool_dropped (see `audit --losses`; raise spool.max_bytes)" in agent.log.read_text()
 
@@ -195,15 +191,15 @@ def test_what_waits_for_an_output_that_was_renamed_is_told_until_it_is_named_aga
     backend.behave("refuse")
     (logs / "a.log").write_text("a line\n")
     started(agent)
-    wait_for(lambda: agent.answer("status")["outputs"][0]["spooled_blocks"] == 1, "the block", so_far=agent.tail)
+    agent.wait_spooled()
     outputs = agent.config["outputs"]
     agent.config["outputs"] = {"renamed": outputs["main"]}
 
     def told() -> list[str]:
-        return [one["message"] for one in agent.answer("status")["notices"] if one["subject"] == "spool main"]
+        return [one["message"] for one in agent.status()["notices"] if one["subject"] == "spool main"]
 
     agent.command("check")  # writes the configuration anew
-    agent.signal(signal.SIGHUP)
+    agent.try_now()
     wait_for(lambda: told() != [], "the notice", so_far=agent.tail)
     assert told() == ["1 blocks wait in it for an output that is not in the configuration any more"]
     (segment,) = (agent.directory / "state" / "spool" / "main").glob("*.seg")
@@ -213,7 +209,7 @@ def test_what_waits_for_an_output_that_was_renamed_is_told_until_it_is_named_aga
     assert agent.answer("spool", "replay", str(segment), "--output", "renamed")["sent"] == 1
     agent.config["outputs"] = outputs
     agent.command("check")
-    agent.signal(signal.SIGHUP)
+    agent.try_now()
     wait_for(lambda: not told() and not agent.answer("spool", "ls", "main"), "the spool to be drained")
 
 
@@ -226,7 +222,7 @@ def test_a_change_that_waits_for_a_restart_and_one_that_is_taken_back_are_told(a
     ):
         agent.config |= change
         agent.command("check")
-        agent.signal(signal.SIGHUP)
+        agent.try_now()
         wait_for(lambda told=told: told in agent.tail(), told, so_far=agent.tail)  # type: ignore[misc]
 
 

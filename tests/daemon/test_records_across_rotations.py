@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -56,20 +57,26 @@ class Pod:
         assert self.messages == list(messages)
 
 
-@pytest.fixture
-def pod(tmp_path: Path) -> Iterator[Pod]:
-    logs = tmp_path / "logs"
-    logs.mkdir()
+@contextmanager
+def followed(directory: Path, backend: Backend, **options: str) -> Iterator[Pod]:
+    """A pod's log and the agent that follows it; the options are the source's."""
+    logs = directory / "logs"
     include = [f"{logs}/0.log", f"{logs}/0.log.[0-9]*"]
-    with Backend(tmp_path / "backend") as backend:
-        config = {
-            "sources": {"pods": {"type": "file", "include": include, "format": "cri"}},
-            "outputs": {"main": {"type": "http", "url": backend.url(), "block": {"max_wait": "50ms"}}},
-        }
-        with Agent(tmp_path / "agent", config) as agent:
-            agent.start()
-            agent.wait_ready()
-            yield Pod(logs, agent, backend)
+    config = {
+        "sources": {"pods": {"type": "file", "include": include, "format": "cri", **options}},
+        "outputs": {"main": {"type": "http", "url": backend.url(), "block": {"max_wait": "50ms"}}},
+    }
+    logs.mkdir()
+    with Agent(directory / "agent", config) as agent:
+        agent.start()
+        agent.wait_ready()
+        yield Pod(logs, agent, backend)
+
+
+@pytest.fixture
+def pod(tmp_path: Path, backend: Backend) -> Iterator[Pod]:
+    with followed(tmp_path, backend) as one:
+        yield one
 
 
 def test_a_record_goes_on_in_the_next_file(pod: Pod) -> None:
@@ -106,13 +113,14 @@ def test_a_rotated_file_is_written_to_for_a_moment(pod: Pod, tmp_path: Path) -> 
     pod.wait_for("one", "beginning")
 
 
-def test_an_end_that_never_comes_holds_nobody_up(pod: Pod) -> None:
-    pod.write("one", "open+")
-    pod.wait_for("one")
-    pod.rotate(1)
-    pod.wait_for("one", "open")
-    pod.write("two")
-    pod.wait_for("one", "open", "two")
+def test_an_end_that_never_comes_holds_nobody_up(tmp_path: Path, backend: Backend) -> None:
+    with followed(tmp_path, backend, close_grace="500ms") as pod:
+        pod.write("one", "open+")
+        pod.wait_for("one")
+        pod.rotate(1)
+        pod.wait_for("one", "open")
+        pod.write("two")
+        pod.wait_for("one", "open", "two")
 
 
 def test_a_log_that_is_rotated_faster_than_names_are_looked_at_is_read_in_order(pod: Pod) -> None:

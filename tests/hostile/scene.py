@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -57,7 +56,7 @@ class Scene:
 
     def poke(self) -> None:
         """Have the agent look now at what it looks at every few seconds: its configuration and its own state."""
-        self.agent.signal(signal.SIGHUP)
+        self.agent.try_now()
 
     def kill(self) -> None:
         self.agent.must_run()
@@ -113,7 +112,7 @@ class Scene:
     # -- what the agent says -------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        report: dict[str, Any] = json.loads(self.agent.get("/status")[1])
+        report: dict[str, Any] = self.agent.status()
         return report
 
     def notices(self) -> dict[str, list[str]]:
@@ -136,7 +135,8 @@ class Scene:
         return sum(map(float, found))
 
     def output_status(self, name: str = "main") -> dict[str, Any]:
-        return next(one for one in self.status()["outputs"] if one["name"] == name)
+        report: dict[str, Any] = self.agent.output(name)
+        return report
 
     def losses(self) -> list[tuple[str, int, int | None, str]]:
         """The ledger: (name, start, end, reason)."""

@@ -26,7 +26,7 @@ def content_of(scene: Scene, name: str) -> bytes:
 
 
 def test_every_byte_of_an_enormous_line_arrives_in_bounded_memory(scene: Scene) -> None:
-    size = 256 * MIB
+    size = 128 * MIB
     with (scene.logs / "huge.log").open("wb") as log:
         for _ in range(size // (16 * MIB)):
             log.write(b"x" * (16 * MIB))

@@ -107,11 +107,10 @@ def test_an_output_that_hangs_for_ever_holds_up_nobody_and_no_stop(scene: Scene)
 
 
 def test_a_flood_in_one_file_lets_the_quiet_ones_through(scene: Scene) -> None:
-    flood = b"".join(make_line("flood", 0, seq, 0, 500, plain=True) for seq in range(20_000))
-    with (scene.logs / "flood.log").open("wb") as log:
-        for _ in range(30):
-            log.write(flood)
-    total = 30 * 20_000
+    total = 80_000
+    flood = b"".join(make_line("flood", 0, seq, 0, 500, plain=True) for seq in range(total))
+    (scene.logs / "flood.log").write_bytes(flood)
+    scene.backend.behave("slow", delay_s=0.05)  # or it would be over before the quiet ones are written
     scene.start()
     scene.wait(lambda: scene.metric("hostagent_source_read_records_total") > 0, "the flood to be read")
     quiet = [f"quiet {number}" for number in range(50)]

@@ -81,7 +81,7 @@ def test_a_database_that_could_not_be_opened_again_is_read_as_soon_as_it_can(tmp
     checkpoint = Checkpoint.open(tmp_path, HandClock())
     (file,) = checkpoint.add_files([file_row()])
     checkpoint.commit([block("b", part(file, 0, 1))], [])
-    with database_out_of_reach(checkpoint, tmp_path), pytest.raises(StateError, match="unable to open"):
+    with database_out_of_reach(checkpoint), pytest.raises(StateError, match="unable to open"):
         checkpoint.inflight("main")
     assert [one.id for one in checkpoint.inflight("main")] == ["b"]
     assert not _healthy(checkpoint), "only a write shows that"

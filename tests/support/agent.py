@@ -155,6 +155,27 @@ class Agent:
         finally:
             connection.close()
 
+    def status(self) -> Any:  # noqa: ANN401 - JSON
+        """What `GET /status` answers: quicker than the command, for what is asked again and again."""
+        return json.loads(self.get("/status")[1])
+
+    def output(self, name: str = "main") -> Any:  # noqa: ANN401 - JSON
+        """One output of `status`."""
+        return next(one for one in self.status()["outputs"] if one["name"] == name)
+
+    def wait_spooled(self) -> None:
+        """Until nothing of what is in the files is anywhere but in the spool of `main`."""
+
+        def all_spooled() -> bool:
+            one = self.output()
+            return bool(one["spooled_blocks"] and not one["behind_bytes"])
+
+        wait_for(all_spooled, "every line to be spooled", so_far=self.tail)
+
+    def try_now(self) -> None:
+        """Have it ask a backend that was down at once, and look at its configuration and its own state."""
+        self.signal(signal.SIGHUP)
+
     def ready(self) -> bool:
         try:
             return self.get("/readyz")[0] == 200

@@ -58,6 +58,17 @@ def no_more_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@contextmanager
+def no_larger_files() -> Iterator[None]:
+    """This process can't write behind the end of any file, as on a disk that has become full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def fill_up(directory: Path) -> Path:
     """Leave not a byte free; the file that takes it all."""
     path = directory / "filler"

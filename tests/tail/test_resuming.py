@@ -44,7 +44,7 @@ def test_a_database_that_can_not_be_read_is_waited_for(tmp_path: Path, caplog: p
     lane = Stage(ScriptedOutput()).lane
     watcher = Watcher(clock)
     cutter = cutter_of(checkpoint, watcher, clock)
-    with database_out_of_reach(checkpoint, tmp_path / "data"):
+    with database_out_of_reach(checkpoint):
         resuming = threading.Thread(target=Reclaiming(cutter, checkpoint, clock).resume, args=([lane], no_look, stop))
         resuming.start()
         wait_for(lambda: "in flight wait" in caplog.text or not resuming.is_alive(), "a try")
