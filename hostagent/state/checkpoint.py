@@ -11,6 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from hostagent.clock import Clock
 from hostagent.errors import StateError
@@ -26,6 +27,8 @@ from hostagent.state.rows import FileRow, InflightBlock, Position
 from hostagent.state.spool.spooled import Place, SpoolHeader, losses_in, merge
 
 __all__ = ["Checkpoint", "FileRow", "InflightBlock", "LossTotal", "Position", "Reclaim", "SpoolChange"]
+
+T = TypeVar("T")
 
 LOSSES_KEPT = 100_000
 
@@ -174,7 +177,7 @@ class Checkpoint:
         reached = positions.reached_by(acked)
         ids = [block.id for block in acked]
 
-        def work(connection: sqlite3.Connection) -> set[str] | None:
+        def work(connection: sqlite3.Connection) -> None:
             if begun:
                 inflight.begin(connection, begun)
             if ids:
@@ -182,13 +185,11 @@ class Checkpoint:
                 inflight.end(connection, ids)
             if spool is not None:
                 ledger.add(connection, listing.change(connection, spool, self._clock.wall_ns()))
-                if spool.gone:
-                    return reclaims.outputs(connection)
-            return None
 
-        with self._database.lock:
-            outputs = self._database.write(work)
-            self._reclaiming = self._reclaiming if outputs is None else outputs
+        if spool is not None and spool.gone:
+            self._write_reclaims(spool.output, work)
+        else:
+            self._database.write(work)
 
     def inflight(self, output: str) -> list[InflightBlock]:
         """Blocks of an output that were begun and never acknowledged, in the order they were cut."""
@@ -205,13 +206,11 @@ class Checkpoint:
         be reclaimed.
         """
 
-        def work(connection: sqlite3.Connection) -> set[str]:
+        def work(connection: sqlite3.Connection) -> None:
             reclaims.add_passed(connection, output)
             inflight.forget(connection, output)
-            return reclaims.outputs(connection)
 
-        with self._database.lock:
-            self._reclaiming = self._database.write(work)
+        self._write_reclaims(output, work)
 
     def narrow_inflight(self, blocks: Iterable[InflightBlock], losses: Sequence[Loss]) -> None:
         """Take out of blocks what can't be cut again, before the rest is sent under their ids.
@@ -259,7 +258,7 @@ class Checkpoint:
             ledger.add_done(connection, lost)
             return places
 
-        return self._take_from_spool(work)
+        return self._write_reclaims(output, work)
 
     def lose_spooled(self, output: str, where: tuple[Place, Place], reason: LossReason) -> list[Place]:
         """A spool has lost the blocks between two places, or drops them; returns the places that were known.
@@ -272,7 +271,7 @@ class Checkpoint:
             ledger.add_done(connection, lost)
             return places
 
-        return self._take_from_spool(work)
+        return self._write_reclaims(output, work)
 
     def listed_up_to(self, output: str) -> Mapping[int, int]:
         """For each segment of a spool, the offset before which every block had a row here, whatever became of it."""
@@ -307,21 +306,23 @@ class Checkpoint:
     def end_reclaim(self, reclaim: Reclaim, losses: Sequence[Loss]) -> None:
         """What could be cut of such a block is in flight now; the rest goes into the ledger."""
 
-        def work(connection: sqlite3.Connection) -> set[str]:
+        def work(connection: sqlite3.Connection) -> None:
             reclaims.end(connection, reclaim)
             ledger.add_done(connection, losses)
-            return reclaims.outputs(connection)
+
+        self._write_reclaims(reclaim.block.output, work)
+
+    def _write_reclaims(self, output: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Write what may change whether an output has blocks to be reclaimed."""
+
+        def both(connection: sqlite3.Connection) -> tuple[T, bool]:
+            return work(connection), reclaims.waits(connection, output)
 
         with self._database.lock:
-            self._reclaiming = self._database.write(work)
-
-    def _take_from_spool(self, work: Callable[[sqlite3.Connection], list[Place]]) -> list[Place]:
-        def both(connection: sqlite3.Connection) -> tuple[list[Place], set[str]]:
-            return work(connection), reclaims.outputs(connection)
-
-        with self._database.lock:
-            places, self._reclaiming = self._database.write(both)
-        return places
+            result, waits = self._database.write(both)
+            others = self._reclaiming - {output}
+            self._reclaiming = others | {output} if waits else others
+        return result
 
     # -- what will not be delivered ----------------------------------------------------------------------------
 

@@ -3,8 +3,11 @@
 What it is named for is to be cut again from the log files; here no reader does that.
 """
 
+import contextlib
+import itertools
 import os
 import shutil
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +17,8 @@ import pytest
 from hostagent.model import Block, Loss
 from hostagent.state.books import read_books
 from hostagent.state.checkpoint import Checkpoint, Reclaim, SpoolChange
+from hostagent.state.database import reclaims
+from hostagent.state.database.ledger import LossReason
 from hostagent.state.spool.spool import Spool
 from hostagent.state.spool.spooled import Place
 from tests.state.values import HandClock, block, delivery, file_row, header_of, offsets, part, spool_config
@@ -361,3 +366,24 @@ def test_of_many_blocks_just_those_that_are_gone_are_missed(tmp_path: Path) -> N
     checkpoint.close()
     rows = [row.place for row in read_books(tmp_path).spooled]
     assert sorted(rows) == [place for place in blocks if place not in gone]
+
+
+def test_each_output_waits_for_what_it_lost_itself(tmp_path: Path) -> None:
+    checkpoint = Checkpoint.open(tmp_path, HandClock())
+    (file,) = checkpoint.add_files([file_row()])
+    for output in ("main", "more"):
+        blocks = [(Place(1, at), block(f"{output}{at}", part(file, at, at + 1), output=output)) for at in range(3000)]
+        checkpoint.commit([], [one for _, one in blocks], SpoolChange(output, blocks, Place(1, 0), Place(1, 3000)))
+        checkpoint.lose_spooled(output, (Place(1, 0), Place(2, 0)), LossReason.SPOOL_DAMAGED)
+    assert set(checkpoint.reclaiming) == {"main", "more"}
+    for reclaim in checkpoint.reclaims("main", 9999):
+        assert "main" in checkpoint.reclaiming
+        checkpoint.end_reclaim(reclaim, [])
+    assert set(checkpoint.reclaiming) == {"more"}
+    assert len(checkpoint.inflight("main")) == 3000
+    steps = itertools.count()
+    with contextlib.closing(sqlite3.connect(tmp_path / "checkpoint.db")) as connection:
+        connection.set_progress_handler(lambda: next(steps) < 0, 1)
+        assert reclaims.waits(connection, "more")
+    assert next(steps) < 1000, "one that is there is enough"
+    checkpoint.close()

@@ -62,6 +62,11 @@ def outputs(connection: sqlite3.Connection) -> set[str]:
     return {row[0] for row in connection.execute("SELECT DISTINCT output FROM reclaims").fetchall()}
 
 
+def waits(connection: sqlite3.Connection, output: str) -> bool:
+    """Whether an output has any. Asked for each that is taken back, and there may be a hundred thousand."""
+    return connection.execute("SELECT 1 FROM reclaims WHERE output = ? LIMIT 1", (output,)).fetchone() is not None
+
+
 def end(connection: sqlite3.Connection, reclaim: Reclaim) -> None:
     """It is in flight as it stands here, as far as it has ranges; what it had besides is a loss."""
     connection.execute("DELETE FROM reclaims WHERE seq = ?", (reclaim.seq,))
