@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import os
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +35,7 @@ from hostagent.state.letters import (
     encode_gone,
     encode_header,
     encode_letter,
+    letter_at,
     letters_of,
     read_records,
 )
@@ -185,7 +186,7 @@ class _Box:
         self._on_loss = on_loss
         self._gone: set[str] = set()
         self._newest: deque[bytes] = deque(maxlen=_REMEMBERED)
-        self._letters = 0
+        self._letters: Counter[int] = Counter()  # those that are not gone, by their segments
         self._records = 0
         self._taken = 0
         self._requeued = 0
@@ -204,7 +205,7 @@ class _Box:
 
     def give_up(self) -> None:
         """Ledger what a directory held that is gone; of single segments its list says which, when it is opened."""
-        if self._letters and not self._log.directory.exists():
+        if self._letters.total() and not self._log.directory.exists():
             self._on_loss([self._loss("", 0, LossReason.DEAD_LETTER_MISSING)])
 
     def put(self, header: LetterHeader, payload: bytes) -> None:
@@ -217,9 +218,9 @@ class _Box:
             self._dropped += len(header.sizes)
         else:
             self._make_room(size + min(_NOTES_BYTES, self.max_bytes // 8))
-            self._log.append(LETTER_FRAME, head, payload)
+            number, _ = self._log.append(LETTER_FRAME, head, payload)
             self._log.sync()
-            self._letters += 1
+            self._letters[number] += 1
             self._records += len(header.sizes)
         self._taken += len(header.sizes)
         self._newest.append(header.key)
@@ -230,8 +231,8 @@ class _Box:
         ]
 
     def forget(self, ids: list[str]) -> None:
-        wanted = frozenset(ids)
-        going = {letter.id: letter for letter in self.entries() if letter.id in wanted}
+        found = (letter_at(self._log.segments, id_) for id_ in ids if id_ not in self._gone)
+        going = {letter.id: letter for letter in found if letter is not None}
         if not going:
             return
         note = encode_gone(list(going))
@@ -244,16 +245,18 @@ class _Box:
             self._gone.difference_update(going)
             raise
         records = sum(len(letter.header.sizes) for letter in going.values())
-        self._letters -= len(going)
+        for number in map(_segment_of, going):
+            if number in self._letters:  # else its segment has just made room
+                self._letters[number] -= 1
         self._records -= records
         self._requeued += records
         # From the oldest on only: a younger segment may say what is gone in an older one.
-        while len(self._log.segments) > 1 and all(one.id in self._gone for one in letters_of(self._log.segments[0])):
+        while len(self._log.segments) > 1 and not self._letters[self._log.segments[0].number]:
             self._remove_oldest()
 
     def stats(self) -> DeadLetterStats:
         return DeadLetterStats(
-            self._log.disk_bytes, self._letters, self._records, self._taken, self._requeued, self._dropped
+            self._log.disk_bytes, self._letters.total(), self._records, self._taken, self._requeued, self._dropped
         )
 
     def notices(self) -> list[Notice]:
@@ -283,7 +286,7 @@ class _Box:
         log.settle()
         for letter in self.entries():
             self._newest.append(letter.header.key)
-            self._letters += 1
+            self._letters[_segment_of(letter.id)] += 1
             self._records += len(letter.header.sizes)
 
     def _make_room(self, need_bytes: int) -> None:
@@ -293,15 +296,15 @@ class _Box:
             if going:
                 names = {letter.id: f"{oldest.path.name}:{letter.id}" for letter in going}
                 self._on_loss([loss for letter in going for loss in self._losses_of(names[letter.id], letter.header)])
+            self._remove_oldest()
             records = sum(len(letter.header.sizes) for letter in going)
-            self._letters -= len(going)
             self._records -= records
             self._dropped += records
-            self._remove_oldest()
 
     def _remove_oldest(self) -> None:
         segment = self._log.segments[0]
         self._log.remove(segment)
+        del self._letters[segment.number]
         self._gone = {id_ for id_ in self._gone if not id_.startswith(f"{segment.number}-")}
 
     def _losses_of(self, name: str, header: LetterHeader) -> Iterator[Loss]:
@@ -320,3 +323,7 @@ class _Box:
     def _loss(self, name: str, start: int, reason: LossReason) -> Loss:
         path = f"{DEAD_LETTERS_DIRECTORY}/{self._log.directory.name}/{name}".rstrip("/")
         return Loss("", path, 0, start, None, reason, self._clock.wall_ns(), self._output)
+
+
+def _segment_of(id_: str) -> int:
+    return int(id_.partition("-")[0])

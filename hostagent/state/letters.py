@@ -137,6 +137,17 @@ def read_records(directory: Path, id_: str) -> list[bytes]:
     raise StateError(f"{directory}: no sound dead letter {id_!r}; `hostagent dead-letters ls` lists them")
 
 
+def letter_at(segments: Iterable[Segment], id_: str) -> DeadLetter | None:
+    """An entry by its id, without looking at any other; None when it is not there."""
+    number, _, offset = id_.partition("-")
+    for segment in segments:
+        if number == str(segment.number) and offset.isdecimal():
+            found = next(scan_segment(segment, int(offset), segment.size), None)
+            if isinstance(found, Frame) and found.kind == LETTER_FRAME:
+                return DeadLetter(id_, decode_header(found.header), found.payload_bytes)
+    return None
+
+
 def letters_of(segment: Segment) -> Iterator[DeadLetter]:
     """The entries of a segment, in order, those included that are gone."""
     for found in scan_segment(segment, 0, segment.size):

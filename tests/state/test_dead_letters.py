@@ -102,6 +102,36 @@ def test_segments_without_letters_go_away(open_letters: Opener, losses: Losses, 
     assert losses == []
 
 
+def test_taking_one_away_looks_at_no_other(open_letters: Opener) -> None:
+    """They are taken away one by one as a backend takes them, and there may be a hundred thousand."""
+
+    def reads() -> int:
+        return int(Path("/proc/self/io").read_text().split("syscr: ")[1].split()[0])
+
+    letters = open_letters()
+    for number in range(1000):
+        letters.put(output="main", delivery=delivery(f"d{number}"), letters=[(b"x", "bad")])
+    ids = [entry.id for entry in letters.entries("main")]
+    before = reads()
+    for id_ in ids[:20]:
+        letters.forget("main", [id_])
+    assert reads() - before < 1000
+    assert letters.stats("main").letters == 980
+    assert open_letters().stats("main").letters == 980
+
+
+def test_what_makes_room_for_the_note_that_it_is_gone_is_counted_once(open_letters: Opener, losses: Losses) -> None:
+    letters = open_letters(256 * 1024)
+    for number in range(3):
+        letters.put(output="main", delivery=delivery(f"d{number}"), letters=[(os.urandom(70_000), "bad")])
+    letters = open_letters(64 * 1024)
+    first, *others = letters.entries("main")
+    letters.forget("main", [first.id])
+    kept = letters.entries("main")
+    assert letters.stats("main")[1:] == (len(kept), len(kept), 0, 1, len(others) - len(kept))
+    assert len(losses) == len(others) - len(kept)
+
+
 def test_a_damaged_letter_costs_only_itself(open_letters: Opener, losses: Losses, tmp_path: Path) -> None:
     letters = open_letters()
     for number in range(3):
