@@ -157,7 +157,7 @@ def test_what_was_in_flight_of_a_log_that_always_begins_the_same_is_found_in_its
     scene.wait(lambda: scene.output_status()["unacked_blocks"] == 0, "the banner to be committed")
     scene.backend.behave("stored_then_reset")
     append(log, *before)
-    scene.wait(lambda: scene.output_status()["unacked_blocks"], "a block in flight")
+    scene.wait(lambda: len(scene.messages()) > 1, "a block in flight that is stored")
     scene.kill()
     shutil.copyfile(log, scene.logs / copy)
     os.truncate(log, 0)
