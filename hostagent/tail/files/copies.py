@@ -165,8 +165,10 @@ class Copies:
         assert elder.content is not None
         if head != elder.content.read(0, len(head)):
             return known
-        leader = elder.leader()
-        if not anchor_holds(elder.content, leader.offset, leader.anchor):
-            return True
         end = max(0, opened.status.size - ANCHOR_BYTES)
-        return elder.content.read(end, ANCHOR_BYTES).startswith(opened.content.read(end, ANCHOR_BYTES))
+        if elder.content.read(end, ANCHOR_BYTES).startswith(opened.content.read(end, ANCHOR_BYTES)):
+            return True
+        # Only now: it may have been truncated this moment.
+        leader = elder.leader()
+        held = anchor_holds(elder.content, leader.offset, leader.anchor)
+        return not held or head != elder.content.read(0, len(head))
