@@ -46,6 +46,25 @@ def test_a_body_larger_than_the_pipe_arrives_whole() -> None:
     assert len(got[0]) == 1_000_000
 
 
+def test_a_pipe_that_does_not_block_gets_everything_once() -> None:
+    """Whoever shares the other end of a terminal or a pipe may have set that."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    body = b"".join(b"%07d\n" % number for number in range(20_000))
+    output = StdoutOutput(StdoutOptions(), writing)
+    got = bytearray()
+    with os.fdopen(reading, "rb", buffering=0) as file:
+        for _ in range(100):
+            try:
+                output.send(delivery(body))
+                break
+            except TemporaryError:  # nobody has read, and the delivery comes again
+                got += file.read(100_000)
+        os.close(writing)
+        got += file.readall()
+    assert bytes(got) == body
+
+
 def test_a_terminal_gets_lines_for_people() -> None:
     reading, writing = pty.openpty()
     StdoutOutput(StdoutOptions(), writing).send(delivery(b'{"message":"hello","path":"/a"}\n'))

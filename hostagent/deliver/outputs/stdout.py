@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 from collections.abc import Iterable
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +22,8 @@ STDOUT_FD = 1
 ACKED = Verdict()
 # A reader that has gone does not come back to the same pipe; trying often would only cost.
 GONE_DELAY_S = 60.0
+# Longer than this a descriptor that takes nothing now is told in `status`.
+PATIENCE_MS = 500
 
 # C0, DEL, C1 and the bidirectional overrides: what makes a terminal do or show something else.
 _UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -38,19 +41,20 @@ class StdoutOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StdoutOutput:
-    """Writes every delivery to one descriptor, whole, before it acks."""
+    """Writes every delivery to one descriptor, whole, before it acks; what was written of it is not written again."""
 
     def __init__(self, options: StdoutOptions, fd: int = STDOUT_FD) -> None:
         self._fd = fd
         self._tty = os.isatty(fd)
         self._pretty = options.format == "pretty" or (options.format == "auto" and self._tty)
+        self._begun = ("", 0)
 
     def send(self, delivery: Delivery) -> Verdict:
         body = delivery.body
         if self._pretty:
             body = "".join(pretty_lines(body, colour=self._tty)).encode("utf-8", "replace")
         try:
-            _write_all(self._fd, body)
+            self._write_rest(delivery.id, body)
         except BrokenPipeError as error:
             raise OutputGoneError("standard output was closed by whoever read it; restart", GONE_DELAY_S) from error
         except OSError as error:
@@ -59,6 +63,23 @@ class StdoutOutput:
 
     def close(self) -> None:
         """Standard output stays open: it is not ours."""
+
+    def _write_rest(self, id_: str, body: bytes) -> None:
+        written = self._begun[1] if self._begun[0] == id_ else 0
+        view = memoryview(body)
+        while written < len(body):
+            try:
+                written += os.write(self._fd, view[written:])
+            except BlockingIOError:  # a descriptor that doesn't block, as others who have it may have told the kernel
+                if not self._takes_more():
+                    raise
+            self._begun = (id_, written)
+        self._begun = ("", 0)
+
+    def _takes_more(self) -> bool:
+        poll = select.poll()
+        poll.register(self._fd, select.POLLOUT)
+        return bool(poll.poll(PATIENCE_MS))
 
 
 def pretty_lines(body: bytes, *, colour: bool) -> Iterable[str]:
@@ -86,12 +107,6 @@ def pretty_lines(body: bytes, *, colour: bool) -> Iterable[str]:
 def _safe(value: Any) -> str:  # noqa: ANN401 - any JSON value
     text = value if isinstance(value, str) else orjson.dumps(value).decode()
     return _UNSAFE.sub(lambda match: f"\\x{ord(match[0]):02x}" if match[0] != "\n" else "\n    ", text)
-
-
-def _write_all(fd: int, body: bytes) -> None:
-    rest = memoryview(body)
-    while rest:
-        rest = rest[os.write(fd, rest) :]
 
 
 def build_stdout(options: StdoutOptions, _wiring: Wiring) -> StdoutOutput:
