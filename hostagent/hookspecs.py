@@ -82,7 +82,10 @@ class Explains(Protocol):
 
 
 class Content(Protocol):
-    """The bytes of one open file, whatever they are stored as. `fd` is its descriptor, owned until `close`."""
+    """The bytes of one open file, whatever they are stored as. `fd` is its descriptor, owned until `close`.
+
+    Where stored bytes can end too soon, a `complete` that is False once all was read says that these do.
+    """
 
     fd: int
 

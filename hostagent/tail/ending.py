@@ -143,6 +143,8 @@ class Ending:
             safe = [lane.spool_now((tailed.row,)) for lane in lanes]
             if not all(safe):
                 return
+        if not getattr(tailed.content, "complete", True):
+            self._give_up(tailed, LossReason.COPY_DAMAGED)
         tailed.drained = True
         self._registry.files.release(tailed)
         # Whoever waited for this end gets no event for it, and may be a file that nobody writes to any more.

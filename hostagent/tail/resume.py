@@ -22,7 +22,7 @@ from hostagent.tail.files.lineage import How
 from hostagent.tail.files.openfiles import Opened
 from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.places import Place, Places
-from hostagent.tail.tailer import TailedFile
+from hostagent.tail.tailer import PLAIN, TailedFile
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _follow_moved(
         displaced = found.pop(tailed.path, None)
         if displaced is not None:
             displaced.content.close()
-        if not place.wants(tailed.path):
+        if tailed.storage != PLAIN or not place.wants(tailed.path):
             registry.lose(tailed)
         if continuation.how is How.COPIED:
             ending.note_gap(tailed)

@@ -135,6 +135,27 @@ def test_rotated_and_compressed(scene: Scene, meanwhile: Meanwhile) -> None:
     scene.expect(*lines, "only in the .gz", "new")
 
 
+@pytest.mark.parametrize("include", ["app.log", "app.log*"])
+def test_rotated_and_compressed_while_down_by_a_compressor_that_died(scene: Scene, include: str) -> None:
+    """What it had written is delivered; that there was more is not known to anybody but the ledger."""
+    scene.source["include"] = [f"{scene.logs}/{include}"]
+    path = scene.logs / "app.log"
+    lines = begin(scene)
+    assert scene.agent.stop() == 0
+    append(path, *(f"{line} {os.urandom(20).hex()}" for line in numbered("unread", range(1000))))
+    packed = gzip.compress(path.read_bytes())
+    (scene.logs / "app.log.1.gz").write_bytes(packed[: len(packed) // 2])
+    path.unlink()
+    append(path, "new")
+    scene.start()
+    scene.wait(scene.losses, "the ledger")
+    scene.wait(lambda: len(scene.messages()) > len(lines) + 100, "what there is")
+    ((name, start, end, reason),) = scene.losses()
+    assert (name, end, reason) == ("app.log", None, "copy_damaged")
+    scene.wait(lambda: "new" in scene.messages(), "the new file")
+    assert sum(len(line) + 1 for line in scene.messages()) == start + len("new\n") + 1  # the last line has no end
+
+
 def test_rotated_and_compressed_twice_while_down(scene: Scene) -> None:
     path = scene.logs / "app.log"
     lines = begin(scene)

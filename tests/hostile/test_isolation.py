@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hostagent.tail.files.copies import MOST
 from tests.hostile.scene import Scene, append, numbered
 from tests.support.lines import make_line
 from tests.support.oracle import Oracle
@@ -231,3 +232,21 @@ def test_clients_of_the_api_that_never_ask_do_not_lock_others_out(scene: Scene) 
     assert scene.agent.get("/healthz")[0] == 200
     for client in idle:
         client.close()
+
+
+def test_names_that_may_be_copies_are_watched_in_bounded_number(scene: Scene) -> None:
+    """They are looked at every second: enough of them would keep the agent busy with nothing else."""
+    line = "what every one of them begins with"
+    append(scene.logs / "a.log", line, line, "last")
+    scene.start()
+    scene.expect(line, line, "last")
+    for number in range(MOST + 50):
+        append(scene.directory / "aside", line)
+        (scene.directory / "aside").rename(scene.logs / f"a-{number}.log")
+
+    def come() -> bool:
+        watched = [said for told in scene.notices().values() for said in told if "looks like a copy" in said]
+        assert len(watched) <= MOST
+        return scene.messages().count(line) >= 2 + 50
+
+    scene.wait(come, "those beyond the bound")

@@ -251,6 +251,35 @@ def test_far_into_a_compressed_file_the_anchor_is_left_to_the_first_read(search:
     assert search(lost._replace(name="other.log"), effort=Effort(decoded_bytes=1000)) is None
 
 
+def test_what_is_decompressed_to_find_a_file_is_bounded_in_all(search: Search, tmp_path: Path) -> None:
+    """Somebody may lay out as many compressed files with the right beginning as he likes."""
+    path = tmp_path / "app.log"
+    data = lines(5000)
+    path.write_bytes(data)
+    lost = remember(path, 100_000)
+    path.unlink()
+    for number in range(1, 4):
+        decoy = tmp_path / f"app.log.{number}.gz"
+        decoy.write_bytes(gzip.compress(data[:2000] + bytes(200_000)))
+        os.utime(decoy, (number, number))
+    (tmp_path / "app.log.4.gz").write_bytes(gzip.compress(data))
+    os.utime(tmp_path / "app.log.4.gz", (0, 0))
+    assert search(lost, effort=Effort(decoded_bytes=399_999)) is None
+    assert search(lost, effort=Effort(decoded_bytes=400_000)) is not None
+
+
+def test_of_files_that_others_read_nothing_is_asked(search: Search, tmp_path: Path) -> None:
+    """Their inodes alone tell: thousands of them may be rewritten at once, each of which is looked for."""
+    path, copy = tmp_path / "app.log", tmp_path / "app.log.1"
+    path.write_bytes(lines(100))
+    lost = remember(path, 1000)
+    shutil.copy(path, copy)
+    path.unlink()
+    status = copy.stat()
+    assert find_continuation(lost, TAILERS, owned_inodes={(status.st_dev, status.st_ino)}) is None
+    assert search(lost) is not None
+
+
 def test_of_many_siblings_namesakes_are_looked_at_first_and_not_all(search: Search, tmp_path: Path) -> None:
     path = tmp_path / "app.log"
     path.write_bytes(lines(100))

@@ -28,6 +28,7 @@ class LossReason(StrEnum):
     DELETED = "deleted"  # the file was deleted and no descriptor was left to read it
     UNSEEN = "unseen"  # the file came and went before it could be opened
     DELETED_OVER_BUDGET = "deleted_over_budget"  # deleted, and no room to hold on to it
+    COPY_DAMAGED = "copy_damaged"  # the compressed file it went on in ends in the middle
     CHANGED = "changed"  # the content before the position was overwritten
     SPOOL_DROPPED = "spool_dropped"  # when_full: drop_oldest
     SPOOL_DAMAGED = "spool_damaged"

@@ -24,6 +24,9 @@ PATIENCE_S = 10.0
 
 LOOK_S = 1.0
 
+MOST = 256
+"""So many suspects of a target are looked at again and again; what comes beyond counts as its own at once."""
+
 
 class Suspect(NamedTuple):
     """A path that may be a copy of one of the `elders`, its size when last looked at, and when it counts as its own.
@@ -49,7 +52,7 @@ class Copies:
     def suspect(self, origin: Origin, path: str, opened: Opened) -> bool:
         """Whether a file that just appeared may be a copy in the making; if so, keep an eye on its path."""
         elders = self._originals(self._elders(origin, path), opened)
-        if not elders:
+        if not elders or sum(suspect.origin is origin for suspect in self._suspects.values()) >= MOST:
             return False
         now_s = self._clock.monotonic_s()
         self._suspects[path] = Suspect(origin, elders, opened.status.size, now_s + PATIENCE_S)

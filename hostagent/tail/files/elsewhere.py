@@ -21,7 +21,9 @@ def follow_rest(registry: Registry, tailed: TailedFile, reached: Position | None
 
     It was once read as far as `reached`, if that is known to be further than its cursors.
     """
-    found = find_furthest(_lost(tailed), reached, registry.files.tailers, owned=_others(registry, tailed))
+    others = _others(registry, tailed)
+    inodes = {(device, inode) for device, inode, _ in others}
+    found = find_furthest(_lost(tailed), reached, registry.files.tailers, owned=others, owned_inodes=inodes)
     if found is None:
         return False
     registry.relocate(tailed, found)

@@ -60,7 +60,7 @@ class Continuation(NamedTuple):
 
 
 class Effort(NamedTuple):
-    """How hard to look: siblings opened, and the largest offset that is verified by decompressing up to it."""
+    """How hard to look: siblings opened, and how much is decompressed in all to verify what stands at the offset."""
 
     siblings: int = 256
     decoded_bytes: int = 256 * 1024 * 1024
@@ -81,51 +81,81 @@ def find_continuation(
     tailers: Mapping[str, Tailer],
     *,
     owned: Container[FileId] = (),
+    owned_inodes: Container[tuple[int, int]] = (),
     effort: Effort = _EFFORT,
 ) -> Continuation | None:
     """Look among a lost file's siblings: first for the file itself, then for a copy, then for a compressed copy.
 
-    `owned` are files that other tailers are reading: those are somebody else's. A file of which nothing was ever read
-    (no fingerprint, no position) can only be found as itself, by its inode.
+    `owned` are files that other tailers are reading: those are somebody else's. Whoever knows their devices and inodes
+    saves opening them. A file of which nothing was ever read (no fingerprint, no position) can only be found as itself,
+    by its inode.
     """
-    siblings = _siblings(lost)
+    siblings = _siblings(lost, owned_inodes)
+    look = _Look(tailers, owned, effort.decoded_bytes)
     for sibling in siblings:
-        if sibling.inode == lost.identity.inode and (found := _examine(lost, sibling, tailers, owned, effort)):
+        if sibling.inode == lost.identity.inode and (found := _examine(lost, sibling, look)):
             return found
     if not lost.fingerprint.length and not lost.offset:
         return None
     others = [sibling for sibling in siblings if sibling.inode != lost.identity.inode and sibling.size]
     for compressed in (False, True):
         for sibling in others[: effort.siblings]:
-            if found := _examine(lost, sibling, tailers, owned, effort, compressed=compressed):
+            if found := _examine(lost, sibling, look, compressed=compressed):
                 return found
     return None
 
 
 def find_furthest(
-    lost: Lost, reached: Position | None, tailers: Mapping[str, Tailer], *, owned: Container[FileId] = ()
+    lost: Lost,
+    reached: Position | None,
+    tailers: Mapping[str, Tailer],
+    *,
+    owned: Container[FileId] = (),
+    owned_inodes: Container[tuple[int, int]] = (),
 ) -> Continuation | None:
     """The same, for a file that was once read as far as `reached`: best is what has all of that.
 
     A copy may have been taken before the last of it was written.
     """
     if reached is not None and reached.offset > lost.offset:
-        found = find_continuation(lost.as_far_as(reached), tailers, owned=owned)
+        found = find_continuation(lost.as_far_as(reached), tailers, owned=owned, owned_inodes=owned_inodes)
         if found is not None:
             return found
-    return find_continuation(lost, tailers, owned=owned)
+    return find_continuation(lost, tailers, owned=owned, owned_inodes=owned_inodes)
 
 
-def _siblings(lost: Lost) -> list[_Sibling]:
-    """Regular files beside the lost one: namesakes before strangers, the newest first."""
+class _Look:
+    """One search: who reads what, and how much may still be decompressed before somebody else must have a turn."""
+
+    __slots__ = ("left_bytes", "most_bytes", "owned", "tailers")
+
+    def __init__(self, tailers: Mapping[str, Tailer], owned: Container[FileId], most_bytes: int) -> None:
+        self.tailers = tailers
+        self.owned = owned
+        self.most_bytes = self.left_bytes = most_bytes
+
+    def spend(self, size_bytes: int) -> bool:
+        """Whether there is that much left; then it is spent."""
+        if size_bytes > self.left_bytes:
+            return False
+        self.left_bytes -= size_bytes
+        return True
+
+
+def _siblings(lost: Lost, owned_inodes: Container[tuple[int, int]]) -> list[_Sibling]:
+    """Regular files beside the lost one: namesakes before strangers, the newest first.
+
+    Thousands of files that are all read may be rewritten at once: of those nothing is asked but their names.
+    """
     try:
         fd = open_directory(lost.root, lost.directory)
     except OpenError:
         return []
     try:
+        device = os.fstat(fd).st_dev
         siblings = [
             _Sibling(name, status.st_ino, status.st_size, status.st_mtime_ns)
-            for name, status in listed(fd)
+            for name, status in listed(fd, lambda inode: (device, inode) not in owned_inodes)
             if stat.S_ISREG(status.st_mode)
         ]
     except OSError:  # the directory went away while it was listed
@@ -144,9 +174,7 @@ def _namesake(name: str, other: str) -> bool:
 def _examine(
     lost: Lost,
     sibling: _Sibling,
-    tailers: Mapping[str, Tailer],
-    owned: Container[FileId],
-    effort: Effort,
+    look: _Look,
     *,
     compressed: bool | None = None,
 ) -> Continuation | None:
@@ -158,12 +186,12 @@ def _examine(
     content: Content | None = None
     try:
         identity = identify(fd).id
-        storage = _storage(lost, sibling.name, os.pread(fd, FINGERPRINT_BYTES, 0), tailers)
-        if identity in owned or (compressed is not None and compressed != (storage != PLAIN)):
+        storage = _storage(lost, sibling.name, os.pread(fd, FINGERPRINT_BYTES, 0), look.tailers)
+        if identity in look.owned or (compressed is not None and compressed != (storage != PLAIN)):
             return None
         itself = same_file(identity, lost.identity)
-        content = tailers[storage].open(fd)
-        anchored = _goes_on_in(lost, content, storage, sibling, effort, itself=itself)
+        content = look.tailers[storage].open(fd)
+        anchored = _goes_on_in(lost, content, storage, sibling, look, itself=itself)
         if anchored is None:
             return None
         how = How.RENAMED if itself else How.COPIED if storage == PLAIN else How.COMPRESSED
@@ -190,7 +218,7 @@ def _storage(lost: Lost, name: str, head: bytes, tailers: Mapping[str, Tailer]) 
 
 
 def _goes_on_in(
-    lost: Lost, content: Content, storage: str, sibling: _Sibling, effort: Effort, *, itself: bool
+    lost: Lost, content: Content, storage: str, sibling: _Sibling, look: _Look, *, itself: bool
 ) -> bool | None:
     """None if this is not the lost file's content; else whether its anchor was looked at, too."""
     if not lost.fingerprint.length and not lost.offset:
@@ -202,6 +230,8 @@ def _goes_on_in(
     namesake = _namesake(lost.name, sibling.name)
     if not (itself or (namesake and lost.fingerprint.length)) and lost.offset < _STRONG_EVIDENCE_BYTES:
         return None
-    if storage != PLAIN and lost.offset > effort.decoded_bytes:
+    if storage != PLAIN and lost.offset > look.most_bytes:
         return False if namesake and lost.fingerprint.length == FINGERPRINT_BYTES else None
+    if storage != PLAIN and not look.spend(lost.offset):
+        return None
     return True if anchor_holds(content, lost.offset, lost.anchor) else None

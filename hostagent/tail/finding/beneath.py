@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from errno import EACCES, EAGAIN, EINVAL, EIO, ELOOP, EMFILE, ENFILE, ENOENT, ENOTDIR, EPERM, EXDEV
 from functools import cache
 
@@ -122,10 +122,17 @@ def open_directory(root: str, path: str, *, follow: bool = True, readable: bool 
     return _resolve(root, path, flags)
 
 
-def listed(directory_fd: int) -> Iterator[tuple[str, os.stat_result]]:
-    """Name and status of everything in a directory, links not followed; what vanishes meanwhile is left out."""
+def listed(
+    directory_fd: int, wanted: Callable[[int], bool] = lambda _inode: True
+) -> Iterator[tuple[str, os.stat_result]]:
+    """Name and status of everything in a directory, links not followed; what vanishes meanwhile is left out.
+
+    `wanted` is asked for each inode, which costs far less than the status.
+    """
     with os.scandir(directory_fd) as entries:
         for entry in entries:
+            if not wanted(entry.inode()):
+                continue
             try:
                 status = entry.stat(follow_symlinks=False)
             except OSError:

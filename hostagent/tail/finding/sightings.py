@@ -26,6 +26,9 @@ from hostagent.tail.watching.watcher import Event, Kind
 RESCAN_SHARE = 200
 """A full scan runs at most once in RESCAN_SHARE times its own length: half a percent of one core."""
 
+REST_SHARE = 9
+"""A scan because of events comes at most once in so many times its own length, for each target: a tenth of one core."""
+
 
 class Departure(NamedTuple):
     """A name that was moved away: the file it belonged to, and for whom and under which name it is recorded."""
@@ -55,6 +58,7 @@ class Sightings:
         self._passing: dict[str, Departure] = {}
         self._left: dict[str, TailedFile] = {}
         self._stale: set[str] = set()
+        self._rest_until_s: dict[str, float] = {}
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -85,8 +89,7 @@ class Sightings:
                 self._registry.lose_path(departure.tailed)
                 ready.append(departure.tailed)
         self._stale |= self._registry.take_stale()
-        while self._stale:
-            ready.extend(self.rescan(self._stale.pop()))
+        ready.extend(self._rescan_stale())
         self.unseen.settle(self._registry.by_path.get, self._is_put_off)
         for tailed in ready:
             if tailed.predecessor is not None and tailed.successor is None:
@@ -265,6 +268,18 @@ class Sightings:
 
     # -- scans ---------------------------------------------------------------------------------------------------
 
+    def _rescan_stale(self) -> list[TailedFile]:
+        """Scan the targets whose directories have changed; whoever changes a huge tree all the time waits."""
+        ready: list[TailedFile] = []
+        for target_id in list(self._stale):
+            begun_s = self._clock.monotonic_s()
+            if begun_s >= self._rest_until_s.get(target_id, 0.0):
+                self._stale.discard(target_id)
+                ready.extend(self.rescan(target_id))
+                end_s = self._clock.monotonic_s()
+                self._rest_until_s[target_id] = end_s + (end_s - begun_s) * REST_SHARE
+        return ready
+
     def rescan(self, target_id: str) -> list[TailedFile]:
         """Compare a target's paths with what is known; the files that are new, bigger or lost."""
         place = self._places.by_id.get(target_id)
@@ -306,7 +321,8 @@ class Sightings:
 
     def due_s(self, now_s: float) -> float:
         """Seconds until `tend` has something to do."""
-        return min(self._rescan_at_s - now_s, self._copies.due_s(now_s))
+        rested_s = min((self._rest_until_s.get(target_id, 0.0) for target_id in self._stale), default=float("inf"))
+        return min(self._rescan_at_s - now_s, self._copies.due_s(now_s), rested_s - now_s)
 
     def tend(self, now_s: float) -> list[TailedFile]:
         """Look at suspects, scan everything when it is time."""
@@ -316,6 +332,7 @@ class Sightings:
         self.rescans += 1
         self._left = {path: tailed for path, tailed in self._left.items() if not tailed.closed}
         self._places.forget_links(self._registry.by_path)
+        self._rest_until_s = {id_: until_s for id_, until_s in self._rest_until_s.items() if until_s > now_s}
         for target_id in list(self._places.by_id):
             ready.extend(self.rescan(target_id))
         end_s = self._clock.monotonic_s()
