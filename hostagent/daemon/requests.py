@@ -33,6 +33,7 @@ class Requests:
         self._dead_letters = dead_letters
         self._lanes = lanes
         self._taken: dict[Path, Lane] = {}
+        self._results: dict[Path, Result] = {}  # those that could not be stored yet
         self._notices: list[Notice] = []
         drop_results(data_dir)
 
@@ -49,6 +50,9 @@ class Requests:
             found = []
             notices.append(Notice("requests", str(error)))
         for path, request in found:
+            if (result := self._results.pop(path, None)) is not None:
+                self._store(path, result)
+                continue
             if request is None:
                 self._finish(path, 0, ["this is no request"])
                 continue
@@ -111,13 +115,15 @@ class Requests:
         return Again(lane.delivery_of(again_id(header), records, header.observed_ns), header.parts)
 
     def _finish(self, path: Path, sent: int, failures: list[str]) -> None:
-        try:
-            finish(path, Result(sent=sent, failures=tuple(failures[:_FAILURES_KEPT])))
-        except OSError as error:
-            log.warning("%s: its result can't be stored, it will be done again: %s", path, error)
-            self._taken.pop(path, None)
-            return
         if failures:
             log.warning("request %s: sent %d again, %d could not be: %s", path.stem, sent, len(failures), failures[0])
         else:
             log.info("request %s: sent %d again", path.stem, sent)
+        self._store(path, Result(sent=sent, failures=tuple(failures[:_FAILURES_KEPT])))
+
+    def _store(self, path: Path, result: Result) -> None:
+        try:
+            finish(path, result)
+        except OSError as error:
+            log.warning("%s: its result can't be stored now: %s", path, error)
+            self._results[path] = result

@@ -142,6 +142,36 @@ def test_the_whole_blocks_of_a_damaged_segment_come_again_under_their_ids(
     agent.answer("spool", "replay", str(kept), "--output", "nowhere", code=1)
 
 
+def test_what_was_sent_is_not_sent_again_because_its_result_can_not_be_stored(
+    agent: Agent, backend: Backend, tmp_path: Path
+) -> None:
+    backend.behave("refuse")
+    agent.start()
+    agent.wait_ready()
+    agent.wait_spooled()
+    (segment,) = (agent.directory / "state" / "spool" / "main").glob("*.seg")
+    kept = Path(shutil.copy(segment, tmp_path / f"20300101T000000Z-main-{segment.name}"))
+    blocks = agent.answer("spool", "ls", str(kept))
+    backend.behave("healthy")
+    agent.try_now()
+    wait_for(lambda: backend.stats()["stored"] == len(blocks), "the spool to drain", so_far=agent.tail)
+    requests = agent.directory / "state" / "requests"
+    (requests / "again.done").mkdir(parents=True)
+    (requests / "again.json").write_text(json.dumps({"output": "main", "segment": str(kept)}))
+    agent.try_now()
+    wait_for(lambda: backend.stats()["repeated"] == len(blocks), "all of it to come again", so_far=agent.tail)
+    for number in range(3):
+        # Answered at once, so the agent has looked at the other one by then, too.
+        (requests / f"b{number}.json").write_text("no request")
+        agent.try_now()
+        wait_for((requests / f"b{number}.done").exists, "a look at the requests", so_far=agent.tail)
+    (requests / "again.done").rmdir()
+    agent.try_now()
+    wait_for((requests / "again.done").exists, "the result", so_far=agent.tail)
+    assert json.loads((requests / "again.done").read_text()) == {"sent": len(blocks), "failures": []}
+    assert backend.stats()["repeated"] == len(blocks)
+
+
 def test_a_file_that_is_no_request_is_answered_and_removed(agent: Agent) -> None:
     requests = agent.directory / "state" / "requests"
     requests.mkdir(parents=True)
