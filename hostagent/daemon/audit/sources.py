@@ -37,12 +37,17 @@ def source_audits(books: Books, beside: Beside, files: Iterable[FileAudit]) -> l
         for file in own:
             account = account.plus(file.account)
         lost = max(0, sum(reasons.values()) - account.lost - past.lost)
+        folded = _folded(
+            account.unaccounted - account.passed_over + past.unaccounted,
+            min(lost, sum(reasons.values()) - _bytes_in_lines(books, pair)),
+        )
+        past_account = _past_account(past, lost - folded.lost, spooled.get(pair, 0), dead.get(pair, 0))
         found.append(
             SourceAudit(
                 source=source,
                 output=output,
                 files=len(own) + past.files,
-                account=account.plus(_past_account(past, lost, spooled.get(pair, 0), dead.get(pair, 0))),
+                account=account.plus(past_account).plus(folded),
                 reasons=reasons,
                 unsized_losses=unsized,
             )
@@ -70,6 +75,21 @@ def _losses(books: Books, source: str, output: str) -> tuple[Mapping[str, int], 
             reasons[total.reason] += total.bytes
             unsized += total.unknown
     return dict(reasons), unsized
+
+
+def _bytes_in_lines(books: Books, pair: Pair) -> int:
+    """Bytes of the losses that have their lines in the ledger: it keeps the newest, and of all others the totals."""
+    return sum(
+        loss.end - loss.start
+        for loss in books.losses
+        if loss.end is not None and loss.source == pair[0] and loss.output in {"", pair[1]}
+    )
+
+
+def _folded(unaccounted: int, without_lines: int) -> Account:
+    """What to add to a sum in which bytes seem unaccounted for because the lines of their losses are not kept."""
+    bytes_ = min(unaccounted, max(0, without_lines))
+    return Account(lost=bytes_, unaccounted=-bytes_)
 
 
 def _past_account(past: Forgotten, lost: int, spooled: int, dead: int) -> Account:
