@@ -169,9 +169,8 @@ def swap_target(registry: Registry, places: Places, place: Place) -> None:
     for tailed in registry.all_files():
         if tailed.origin is not old:
             continue
-        if not place.wants(tailed.path):
-            registry.lose(tailed)
-        registry.hand_over(tailed, place.origin)
+        if tailed.ended or place.wants(tailed.path) or not _part_with(registry, places, tailed):
+            registry.hand_over(tailed, place.origin)
 
 
 def drop_target(registry: Registry, places: Places, target_id: str) -> None:
@@ -181,14 +180,22 @@ def drop_target(registry: Registry, places: Places, target_id: str) -> None:
         return
     places.remove(target_id)
     for tailed in registry.all_files():
-        if tailed.origin is not place.origin:
-            continue
-        heir = None if tailed.ended else places.wanting(tailed.path)
-        if heir is not None and registry.ensure_open(tailed):
-            registry.reassign(tailed, heir.origin)
-        else:
-            registry.lose(tailed)
-            tailed.drop_size = tailed.size() or tailed.head
+        if tailed.origin is place.origin:
+            _part_with(registry, places, tailed)
+
+
+def _part_with(registry: Registry, places: Places, tailed: TailedFile) -> bool:
+    """A file that its target wants no more goes to another one that does; else it is read as far as it is written now.
+
+    Whether it went to another one.
+    """
+    heir = None if tailed.ended else places.wanting(tailed.path)
+    if heir is not None and registry.ensure_open(tailed):
+        registry.reassign(tailed, heir.origin)
+        return True
+    registry.lose(tailed)
+    tailed.drop_size = tailed.size() or tailed.head
+    return False
 
 
 def _open_all(registry: Registry, places: Places, place: Place) -> tuple[dict[str, Opened], dict[str, FileId]]:

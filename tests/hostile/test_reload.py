@@ -91,6 +91,47 @@ def test_a_source_goes_and_comes_back_under_load(scene: Scene) -> None:
     scene.expect_all(oracle, written)
 
 
+def test_a_file_that_is_excluded_while_it_is_written_and_wanted_again(scene: Scene) -> None:
+    path = scene.logs / "app.log"
+    with path.open("a") as writer:
+        writer.write("one\n")
+        writer.flush()
+        scene.start()
+        scene.expect("one")
+        scene.source["exclude"] = ["app.log"]
+        change(scene)
+        scene.wait(lambda: not scene.files(), "the file to be let go")
+        writer.write("two\n")
+        writer.flush()
+        append(scene.logs / "b.log", "b")
+        scene.expect("one", "b")
+        del scene.source["exclude"]
+        put(scene)
+        scene.expect("one", "b", "two")
+        writer.write("three\n")
+        writer.flush()
+        scene.expect("one", "b", "two", "three")
+    assert scene.losses() == []
+
+
+def test_a_file_that_is_written_goes_over_to_another_source(scene: Scene) -> None:
+    path = scene.logs / "app.log"
+    other = {"type": "file", "include": [f"{scene.logs}/*.txt"], "fields": {"of": "other"}}
+    scene.config["sources"]["other"] = other
+    with path.open("a") as writer:
+        writer.write("one\n")
+        writer.flush()
+        scene.start()
+        scene.expect("one")
+        scene.source["exclude"] = ["app.log"]
+        other["include"] = [str(path)]
+        change(scene)
+        writer.write("two\n")
+        writer.flush()
+        scene.expect("one", "two")
+    assert [record.get("of") for record in scene.take()] == [None, "other"]
+
+
 def test_an_output_moves_to_another_backend_under_load(scene: Scene, second: Backend) -> None:
     scene.start()
     with Writer(load(scene)) as writer:

@@ -38,6 +38,7 @@ __all__ = [
     "Found",
     "Limits",
     "Selection",
+    "behind_link",
     "compile_glob",
     "compile_selection",
     "directories",
@@ -292,3 +293,12 @@ def _look(fd: int, name: str) -> os.stat_result | None:
         if error.errno in (ENOENT, ENOTDIR, ENAMETOOLONG):
             return None
         raise
+
+
+def behind_link(path: str) -> tuple[int, int]:
+    """Inode and size of the file a link leads to, no inode if to none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_ino, status.st_size

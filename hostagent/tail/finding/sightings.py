@@ -7,7 +7,6 @@ scan makes up for whatever was missed. Runs in the reader's thread; returns the 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ from hostagent.tail.files.copies import Copies
 from hostagent.tail.files.openfiles import Opened
 from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.beneath import join
-from hostagent.tail.finding.paths import Found
+from hostagent.tail.finding.paths import Found, behind_link
 from hostagent.tail.finding.places import Place, Places
 from hostagent.tail.finding.unseen import Unseen
 from hostagent.tail.origin import Origin
@@ -305,8 +304,10 @@ class Sightings:
         path = found.path
         tailed = self._registry.by_path.get(path)
         if tailed is not None:
-            inode, size = (found.inode, found.size) if not found.is_symlink else _behind_link(path)
+            inode, size = (found.inode, found.size) if not found.is_symlink else behind_link(path)
             if inode == tailed.identity.inode:
+                if tailed.drop_size is not None:  # for a while, no target wanted it
+                    self._registry.alias(tailed, path, place.origin)
                 return tailed if size != tailed.head or len(tailed.cursors) > 1 else None
         elif self._copies.watches(path):
             return self._copies.look(path)
@@ -338,12 +339,3 @@ class Sightings:
         end_s = self._clock.monotonic_s()
         self._rescan_at_s = end_s + max(self._rescan_interval_s, (end_s - now_s) * RESCAN_SHARE)
         return ready
-
-
-def _behind_link(path: str) -> tuple[int, int]:
-    """Inode and size of the file a link leads to, no inode if to none."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return 0, 0
-    return status.st_ino, status.st_size
