@@ -273,6 +273,10 @@ class Checkpoint:
 
         return self._write_reclaims(output, work)
 
+    def note_drained(self, output: str, head: Place) -> None:
+        """Everything before the head of a spool is done, and the files it lay in are about to go."""
+        self._database.write(lambda connection: listing.forget_drained(connection, output, head))
+
     def listed_up_to(self, output: str) -> Mapping[int, int]:
         """For each segment of a spool, the offset before which every block had a row here, whatever became of it."""
         return self._database.read(lambda connection: listing.listed_up_to(connection, output))

@@ -138,6 +138,20 @@ def test_of_a_spool_of_which_nothing_is_left_every_block_is_known(pair: Pair, ru
     pair.close()
 
 
+def test_what_a_removed_segment_held_is_known_to_be_done_even_if_the_mark_is_lost(tmp_path: Path) -> None:
+    pair = Pair(tmp_path, max_bytes=8 * MIB)
+    for number in range(6):
+        pair.put(number, bytes_=MIB // 2)
+    assert pair.drain(4) == ["b0", "b1", "b2", "b3"]
+    assert len(list(pair.spool.directory.glob("*.seg"))) < 3
+    pair.close()
+    (pair.spool.directory / "cursor").unlink()
+    pair.open()
+    assert pair.missed() == []
+    assert pair.drain(9)[-2:] == ["b4", "b5"]
+    pair.close()
+
+
 def test_a_spool_whose_directory_is_removed_beneath_it_begins_anew(pair: Pair) -> None:
     pair.put(0, 1, 2)
     held = pair.spool.head()

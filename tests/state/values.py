@@ -88,6 +88,9 @@ class Losses(list[Loss]):
     def lose_spooled(self, _output: str, _where: tuple[Place, Place], _reason: LossReason) -> list[Place]:
         return []
 
+    def note_drained(self, _output: str, _head: Place) -> None:
+        pass
+
     def listed_up_to(self, _output: str) -> dict[int, int]:
         return {}
 

@@ -55,16 +55,19 @@ def change(connection: sqlite3.Connection, spool: SpoolChange, at_ns: int) -> li
     connection.executemany(_HOLD, rows)
     if rows:
         connection.execute(_REACH, (spool.output, *spool.end))
-    connection.execute(
-        "DELETE FROM spooled WHERE output = ? AND (segment, offset) < (?, ?)", (spool.output, *spool.head)
-    )
-    # The highest number stays: a spool that begins anew goes on from it.
-    connection.execute(_FORGET_SEGMENTS, (spool.output, spool.head.segment))
+    forget_drained(connection, spool.output, spool.head)
     lost: list[Loss] = []
     for block in spool.gone:
         row = InflightBlock(_whole(block) or "", spool.output, block.observed_ns, parts_of(block))
         lost += _lose(connection, row, LossReason.SPOOL_DAMAGED, at_ns)
     return merge(lost)
+
+
+def forget_drained(connection: sqlite3.Connection, output: str, head: Place) -> None:
+    """Take away the rows of what lies before the head of a spool."""
+    connection.execute("DELETE FROM spooled WHERE output = ? AND (segment, offset) < (?, ?)", (output, *head))
+    # The highest number stays: a spool that begins anew goes on from it.
+    connection.execute(_FORGET_SEGMENTS, (output, head.segment))
 
 
 def listed_up_to(connection: sqlite3.Connection, output: str) -> dict[int, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hostagent.errors import StateError
@@ -26,14 +26,22 @@ from hostagent.state.segments.survey import Segment, open_for_reading, scan_segm
 class SegmentLog:
     """The one writer of a directory of segments. Not thread-safe: its user has the lock."""
 
-    def __init__(self, directory: Path, segment_bytes: int, quarantine: Quarantine) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        segment_bytes: int,
+        quarantine: Quarantine,
+        on_drained: Callable[[tuple[int, int]], None] = lambda _: None,
+    ) -> None:
         """Lock the directory and heal what is in it; StateError when the disk won't let us.
 
+        `on_drained` is told before which place everything is done, before segments that held some of it are removed.
         Everything before `done` was drained or given up by an earlier run, whatever has become of the files since.
         """
         self.directory = directory
         self._segment_bytes = segment_bytes
         self._quarantine = quarantine
+        self._on_drained = on_drained
         self._active: tuple[Segment, int] | None = None
         self._listed = False
         self._reading: tuple[Segment, int] | None = None
@@ -155,8 +163,11 @@ class SegmentLog:
             place = (place[0] + 1, 0)
         self.head = place
         self._write_mark()
+        going = [one for one in self.segments if one.number < place[0]]
         with contextlib.suppress(StateError):  # tried again with the next move
-            for segment in [one for one in self.segments if one.number < place[0]]:
+            if going:
+                self._on_drained(place)
+            for segment in going:
                 self.remove(segment)
 
     def is_fresh(self, segment: Segment) -> bool:

@@ -7,12 +7,14 @@ younger than the spool, a frame's header has to say it, or nobody can.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from hostagent.clock import Clock
+from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import Loss
 from hostagent.state.database.ledger import LossReason
@@ -33,6 +35,9 @@ class SpoolRecord(Protocol):
 
     def lose_spooled(self, output: str, where: tuple[Place, Place], reason: LossReason) -> Sequence[Place]:
         """Ledger what is dropped between two places, have what is damaged read again; the places that are known."""
+
+    def note_drained(self, output: str, head: Place) -> None:
+        """Everything before the head is done, and the files it lay in are about to go."""
 
     def listed_up_to(self, output: str) -> Mapping[int, int]:
         """By segment: before which offset it has known every block."""
@@ -124,6 +129,13 @@ class SpoolLosses:
             self._record.lose_unlisted(self._output, unlisted, reason)
         if lost:
             self._record.add_losses(lost)
+
+    def drained(self, head: tuple[int, int]) -> None:
+        """Segments before the head are about to be removed: if the mark is lost, too, nobody could tell that they were
+        delivered. Not worth keeping them on a disk that may be full.
+        """
+        with contextlib.suppress(StateError):
+            self._record.note_drained(self._output, Place(*head))
 
     def gave_up(self, place: Place) -> bool:
         """Whether the block there was given up before the record was told of it."""

@@ -212,7 +212,7 @@ class Spool:
 
     def _open_log(self) -> SegmentLog:
         size = min(SEGMENT_BYTES, max(self._config.max_bytes // 8, 1024 * 1024))
-        return SegmentLog(self.directory, size, self._quarantine)
+        return SegmentLog(self.directory, size, self._quarantine, self._losses.drained)
 
     def _take_stock(self, log: SegmentLog) -> None:
         """Count what waits; write into the ledger what is gone before the list of segments forgets it."""
