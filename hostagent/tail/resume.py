@@ -111,11 +111,12 @@ def _begin(
     `first_time` says that the target had no files until now: only then are some of them begun at their end.
     """
     origin = place.origin
+    at_end = first_time and origin.policy.start_at == "end" and not registry.known.has_closed(origin.target.id)
     files = []
     for path, opened in found.items():
         tailed = registry.begin(origin, path, opened)
         tailed.generation = arrangement.generation.get(path, tailed.generation)
-        if first_time and origin.policy.start_at == "end" and tailed.acked is None:
+        if at_end and tailed.acked is None:
             _start_at_end(tailed)
         before = rotated.get(path)
         if before is not None and origin.chain.joins_lines and not tailed.head and _is_next(before, tailed):
@@ -206,15 +207,15 @@ def _open_all(registry: Registry, places: Places, place: Place) -> tuple[dict[st
     identities: set[FileId] = set()
     for path, _, is_link, _ in places.scan(place):
         bound = registry.by_path.get(path)
-        if bound is not None:
-            if bound.origin.target.id not in places.by_id:
-                links[path] = bound.identity  # a target that is gone is still draining it
+        if bound is not None and places.follows(bound.origin):
             continue
         opened = registry.open(place.origin, path)
         if opened is None:
             if is_link:
                 places.watch_dangling(path, place)
             continue
+        if bound is not None and bound.identity != opened.status.id:
+            registry.displace(path)  # a target that is gone is still draining it, and nobody saw it being rotated
         if opened.status.id in registry.by_identity or opened.status.id in identities:
             links[path] = opened.status.id
             opened.content.close()

@@ -340,6 +340,23 @@ def test_a_hard_link_in_another_source_is_read_once_also_after_restarts(scene: S
     scene.expect(*lines, "through the link", "after a restart", "by its other name", "the end")
 
 
+def test_what_is_born_while_the_agent_is_away_is_read_from_its_beginning(scene: Scene) -> None:
+    """`start_at: end` is for what was there first. That all the source had is gone by then changes nothing."""
+    scene.source["start_at"] = "end"
+    path = scene.logs / "app.log"
+    append(path, "before the agent")
+    scene.start()
+    scene.wait(scene.files, "the file to be met")
+    append(path, "one")
+    scene.expect("one")
+    path.unlink()
+    scene.wait(lambda: not scene.files(), "the file to be let go")
+    assert scene.agent.stop() == 0
+    append(path, "two")
+    scene.start()
+    scene.expect("one", "two")
+
+
 def test_a_source_that_gets_another_name_goes_on_where_it_was(scene: Scene) -> None:
     lines = numbered("a", range(20))
     append(scene.logs / "a.log", *lines)

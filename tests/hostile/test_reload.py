@@ -91,6 +91,30 @@ def test_a_source_goes_and_comes_back_under_load(scene: Scene) -> None:
     scene.expect_all(oracle, written)
 
 
+def test_what_was_rotated_while_its_source_was_gone_for_a_moment(scene: Scene) -> None:
+    scene.config["limits"]["rescan_interval"] = "1h"
+    scene.config["sources"]["other"] = {"type": "file", "include": [f"{scene.directory}/*.other"]}
+    rotated, kept = scene.logs / "rotated.log", scene.logs / "kept.log"
+    with rotated.open("a") as old, kept.open("a") as writer:
+        old.write("one\n")
+        old.flush()
+        writer.write("kept one\n")
+        writer.flush()
+        scene.start()
+        scene.expect("one", "kept one")
+        app = scene.config["sources"].pop("app")
+        change(scene)
+        rotated.rename(scene.logs / "rotated.log.1")
+        append(rotated, "two")
+        scene.config["sources"]["app"] = app
+        put(scene)
+        scene.expect("one", "two", "kept one")
+        writer.write("kept two\n")
+        writer.flush()
+        append(rotated, "three")
+        scene.expect("one", "two", "three", "kept one", "kept two")
+
+
 def test_a_file_that_is_excluded_while_it_is_written_and_wanted_again(scene: Scene) -> None:
     path = scene.logs / "app.log"
     with path.open("a") as writer:

@@ -201,6 +201,25 @@ def test_a_directory_that_was_moved_is_told_once_and_no_longer_heard(watcher: Wa
     assert not watcher.watch(str(directory))
 
 
+def test_what_lies_below_a_moved_directory_is_told_to_be_gone(watcher: Watcher, tmp_path: Path) -> None:
+    """The kernel tells of the directory itself only; what is below would go on being heard of under its old path."""
+    below, beside = tmp_path / "a/b/c", tmp_path / "ab"
+    below.mkdir(parents=True)
+    beside.mkdir()
+    for directory in (tmp_path / "a", below, beside):
+        assert watcher.watch(str(directory))
+    (tmp_path / "a").rename(tmp_path / "moved")
+    (tmp_path / "moved/b/c/app.log").touch()
+    (beside / "app.log").touch()
+    told = {(event.kind, event.directory) for event in watcher.read(5.0)}
+    assert (Kind.DIRECTORY_GONE, str(below)) in told
+    assert (Kind.DIRECTORY_GONE, str(tmp_path / "a")) in told
+    assert (Kind.DIRECTORY_GONE, str(beside)) not in told
+    assert watcher.watch(str(tmp_path / "moved/b/c"))
+    (tmp_path / "moved/b/c/app.log").rename(tmp_path / "moved/b/c/app.log.1")
+    assert {event.directory for event in watcher.read(5.0)} == {str(tmp_path / "moved/b/c")}
+
+
 def test_watching_again_finds_out_that_the_path_leads_elsewhere(watcher: Watcher, tmp_path: Path) -> None:
     """An ancestor was moved, or a link pointed elsewhere: the watched directory itself notices nothing."""
     for version in ("1", "2"):

@@ -66,6 +66,10 @@ class KnownRows:
                 del self._unclaimed[_key(row.identity)]
         return rows
 
+    def has_closed(self, target_id: str) -> bool:
+        """Whether the target had files that are over."""
+        return any(row.target == target_id for row in self._closed.values())
+
     def take_vanished(self, source: str, tailers: Mapping[str, Tailer], owned: Iterable[FileId]) -> list[FileRow]:
         """Rows of a source that no target has claimed, with no file to be found: nobody will ask for them again.
 

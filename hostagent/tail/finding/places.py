@@ -46,6 +46,11 @@ class Places:
         """Follow a target, in the place of an earlier one with its id."""
         self.by_id[place.origin.target.id] = place
 
+    def follows(self, origin: Origin) -> bool:
+        """Whether this is what a target is read with now: one may have gone and come back since."""
+        place = self.by_id.get(origin.target.id)
+        return place is not None and place.origin is origin
+
     def remove(self, target_id: str) -> None:
         """Follow a target no longer; its directories are only watched for others."""
         self.by_id.pop(target_id, None)

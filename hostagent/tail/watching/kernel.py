@@ -97,6 +97,7 @@ class KernelWatches:
         except BlockingIOError:
             return
         repeated: set[bytes] = set()
+        moved: set[str] = set()
         at = 0
         while at < len(data):
             descriptor, mask, cookie, name_bytes = _HEADER.unpack_from(data, at)
@@ -108,6 +109,8 @@ class KernelWatches:
                     continue
                 repeated.add(record)
             if mask & (_GONE | _OVERFLOW):
+                if mask & _MOVED_SELF:
+                    moved.update(self._directories.get(descriptor, ()))
                 yield from self._lost(descriptor, mask)
                 continue
             kind = _KINDS.get(mask & ~_IS_DIR)
@@ -116,6 +119,15 @@ class KernelWatches:
             name = os.fsdecode(record[_HEADER.size :].rstrip(b"\0"))
             for directory in self._directories.get(descriptor, ()):
                 yield Event(kind, directory, name, cookie, bool(mask & _IS_DIR))
+        if moved:
+            yield from self._lost_below(moved)
+
+    def _lost_below(self, moved: set[str]) -> Iterator[Event]:
+        """What lies below a directory that was moved has another path, too, of which the kernel says nothing."""
+        for directory in list(self._descriptors):
+            if any(directory[:at] in moved for at, character in enumerate(directory) if character == "/"):
+                self.detach(directory)
+                yield Event(Kind.DIRECTORY_GONE, directory)
 
     def _lost(self, descriptor: int, mask: int) -> Iterator[Event]:
         if mask & _OVERFLOW:
