@@ -369,15 +369,16 @@ def test_a_full_spool_that_blocks_gives_no_room_and_loses_nothing(tmp_path: Path
     disk.close()
 
 
-def test_a_full_spool_that_drops_the_oldest_says_what_it_dropped(tmp_path: Path) -> None:
-    disk = Disk(tmp_path / "data", max_bytes=3 * 1024 * 1024, when_full="drop_oldest")
+@pytest.mark.parametrize(("max_mib", "line_bytes"), [(3, 500_000), (2, 700_000)])
+def test_a_full_spool_that_drops_the_oldest_says_what_it_dropped(tmp_path: Path, max_mib: int, line_bytes: int) -> None:
+    disk = Disk(tmp_path / "data", max_bytes=max_mib * 1024 * 1024, when_full="drop_oldest")
     backend = Backend()
     backend.down = True
     stage = Stage(backend.output, spool=disk.spool, journal=disk.checkpoint, max_block_bytes=1 << 20)
     stage.lane.start()
     stage.block(b"line 0000")
     until_spooling(stage, backend)
-    filler = b"x" * 500_000
+    filler = b"x" * line_bytes
     for _ in range(20):
         wait_for(stage.lane.room, "room")
         stage.block(filler)
@@ -392,7 +393,7 @@ def test_a_full_spool_that_drops_the_oldest_says_what_it_dropped(tmp_path: Path)
     assert {loss.reason for loss in losses} == {"spool_dropped"}
     lost = sum((loss.end or 0) - loss.start for loss in losses)
     arrived = sum(len(body) for body in backend.bodies())
-    assert arrived + lost == 10 + 20 * 500_001
+    assert arrived + lost == 10 + 20 * (line_bytes + 1)
     disk.close()
 
 

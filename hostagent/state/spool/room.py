@@ -11,6 +11,9 @@ from pathlib import Path
 from hostagent.config.model import SpoolConfig
 from hostagent.state.faults import os_fault
 
+SEGMENT_BYTES = 64 * 1024 * 1024
+LEAST_SEGMENT_BYTES = 1024 * 1024
+
 
 class Room:
     """The room of one spool."""
@@ -18,6 +21,22 @@ class Room:
     def __init__(self, directory: Path, config: SpoolConfig) -> None:
         self._directory = directory
         self._config = config
+
+    @property
+    def segment_bytes(self) -> int:
+        """How large a segment gets before another is begun."""
+        return min(SEGMENT_BYTES, max(self._config.max_bytes // 8, 0 if self._drops else LEAST_SEGMENT_BYTES))
+
+    @property
+    def _drops(self) -> bool:
+        return self._config.when_full != "block"
+
+    def crowds(self, need_bytes: int, segment_bytes: int) -> bool:
+        """Whether so many bytes more in a segment would leave too little besides it that can be dropped.
+
+        What is in the segment of the block that is being delivered can't.
+        """
+        return self._drops and segment_bytes + need_bytes > self._config.max_bytes // 4
 
     def lacks(self, need_bytes: int, used_bytes: int) -> str:
         """Why so many bytes can't be written when so many are there already; empty when they can."""

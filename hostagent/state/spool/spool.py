@@ -41,7 +41,6 @@ from hostagent.state.spool.tally import SpoolStats, Tally
 
 __all__ = ["Spool", "SpoolHeader", "SpoolStats", "SpooledBlock"]
 
-SEGMENT_BYTES = 64 * 1024 * 1024
 _READ_TRIES = 3
 
 
@@ -86,13 +85,13 @@ class Spool:
             self._given_up = self._losses.reconcile((), (Place(0, 0), Place(0, 0)), {}, ())
 
     def append(self, block: Block, delivery: Delivery) -> Place | None:
-        """Write a block behind all others; None when there is no room (when_full: block). Safe only after sync()."""
+        """Write a block behind all others; None when there is no room, or none before sync(). Safe only after sync()."""
         header = encode_block(block, delivery, self._clock.wall_ns())
         with self._lock:
             need_bytes = PREFIX_BYTES + len(header) + len(delivery.body)
             if self._log is not None and self._tally.all_synced and not self.directory.exists():
                 self._log = self._begin_anew(self._log)
-            if not self._has_room(need_bytes):
+            if self._must_sync_first(need_bytes) or not self._has_room(need_bytes):
                 return None
             if self._log is None:
                 self._log = self._open_log()
@@ -211,8 +210,7 @@ class Spool:
                 self._log = None
 
     def _open_log(self) -> SegmentLog:
-        size = min(SEGMENT_BYTES, max(self._config.max_bytes // 8, 1024 * 1024))
-        return SegmentLog(self.directory, size, self._quarantine, self._losses.drained)
+        return SegmentLog(self.directory, self._room.segment_bytes, self._quarantine, self._losses.drained)
 
     def _take_stock(self, log: SegmentLog) -> None:
         """Count what waits; write into the ledger what is gone before the list of segments forgets it."""
@@ -300,6 +298,11 @@ class Spool:
         except OSError:
             pass
         self._give_up(log, segment, damage)
+
+    def _must_sync_first(self, need_bytes: int) -> bool:
+        """Whether too much of the spool would lie in one segment, as what is appended at once does."""
+        log = self._log
+        return log is not None and not self._tally.all_synced and self._room.crowds(need_bytes, log.segments[-1].size)
 
     def _has_room(self, need_bytes: int) -> bool:
         """Whether a frame may be written now; with drop_oldest the oldest segments make room for it."""
