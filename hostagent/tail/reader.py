@@ -253,6 +253,8 @@ class Reader:
             self._take(events)
             if events:
                 until_s = min(until_s, begun_s + PACE_S)
+        # A lane that has room again has said so once, and that is what may have ended the pause.
+        self._turns.admit()
 
     def _look(self) -> None:
         """Show that the thread is alive, and take what other threads have left for it."""
