@@ -65,9 +65,7 @@ class SpoolConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.when_full == "drop_oldest" and self.max_bytes < LEAST_TO_DROP_FROM_BYTES:
-            raise ValueError(
-                "max_bytes: drop_oldest gives up a whole segment at a time, it needs at least 2MiB"
-            )
+            raise ValueError("max_bytes: drop_oldest gives up a whole segment at a time, it needs at least 2MiB")
 
 
 class DeadLettersConfig(msgspec.Struct, frozen=True, kw_only=True):

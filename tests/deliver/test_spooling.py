@@ -369,7 +369,7 @@ def test_a_full_spool_that_blocks_gives_no_room_and_loses_nothing(tmp_path: Path
     disk.close()
 
 
-@pytest.mark.parametrize(("max_mib", "line_bytes"), [(3, 500_000), (2, 700_000)])
+@pytest.mark.parametrize("max_mib, line_bytes", [(3, 500_000), (2, 700_000)])
 def test_a_full_spool_that_drops_the_oldest_says_what_it_dropped(tmp_path: Path, max_mib: int, line_bytes: int) -> None:
     disk = Disk(tmp_path / "data", max_bytes=max_mib * 1024 * 1024, when_full="drop_oldest")
     backend = Backend()

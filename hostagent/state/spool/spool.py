@@ -85,7 +85,7 @@ class Spool:
             self._given_up = self._losses.reconcile((), (Place(0, 0), Place(0, 0)), {}, ())
 
     def append(self, block: Block, delivery: Delivery) -> Place | None:
-        """Write a block behind all others; None when there is no room, or none before sync(). Safe only after sync()."""
+        """Write a block behind all others; None if there is no room, or none before sync(). Safe only after sync()."""
         header = encode_block(block, delivery, self._clock.wall_ns())
         with self._lock:
             need_bytes = PREFIX_BYTES + len(header) + len(delivery.body)
