@@ -14,7 +14,7 @@ from hostagent.errors import PermanentError, TemporaryError
 from hostagent.model import Block, Delivery, Outcome, Verdict
 from hostagent.state.spool.spool import Spool
 from tests.deliver.stage import LineEncoder, ScriptedOutput, Stage, part
-from tests.state.values import Losses
+from tests.state.values import HandClock, Losses
 from tests.support.waiting import wait_for
 
 
@@ -216,6 +216,8 @@ def test_dead_letters_say_which_ranges_they_came_from_however_the_block_was_divi
 
 
 def test_a_backend_that_asks_for_every_record_again_counts_as_down(tmp_path: Path) -> None:
+    clock = HandClock()
+    clock.now_s = time.monotonic()  # no time passes: only the number of failures can tell
     busy = True
 
     def answer(delivery: Delivery) -> Verdict:
@@ -223,7 +225,7 @@ def test_a_backend_that_asks_for_every_record_again_counts_as_down(tmp_path: Pat
 
     output = ScriptedOutput(answer)
     spool = Spool.open(tmp_path, "main", SpoolConfig(reserve_bytes=0), Clock(), Losses())
-    stage = Stage(output, spool=spool)
+    stage = Stage(output, spool=spool, clock=clock)
     stage.lane.start()
     stage.block(b"a", b"b")
     for failures in range(1, 6):

@@ -96,7 +96,7 @@ def test_blocks_begun_are_there_after_a_restart_in_cut_order(checkpoint: Checkpo
     blocks = [block(name, part(file, i * 10, i * 10 + 10)) for i, name in enumerate(["z", "a", "m"])]
     checkpoint.commit(blocks, [])
     checkpoint.commit([block("x", part(file, 0, 10), output="other")], [])
-    checkpoint.commit([blocks[2]], [blocks[1]])  # "m" is resumed after a crash: it keeps its place
+    checkpoint.commit([blocks[0]], [blocks[1]])  # "z" is resumed after a crash: it keeps its place
     again = reopen(checkpoint, clock)
     resumed = again.inflight("main")
     assert [one.id for one in resumed] == ["z", "m"]
