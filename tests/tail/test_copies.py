@@ -9,10 +9,11 @@ import pytest
 
 from hostagent.clock import Clock
 from hostagent.hookspecs import Content
-from hostagent.model import Target
+from hostagent.model import FileId, Target
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.tail.builtin import FileTailer
 from hostagent.tail.files.copies import Copies
+from hostagent.tail.files.elsewhere import follow_rest
 from hostagent.tail.files.identity import anchor_of
 from hostagent.tail.files.known import KnownRows
 from hostagent.tail.files.openfiles import OpenFiles
@@ -100,3 +101,22 @@ def test_what_only_begins_alike_is_no_copy(registry: Registry, tmp_path: Path) -
     origin = origin_at(tmp_path)
     begun(registry, origin, log, len(BANNER))
     assert not suspected(registry, origin, other)
+
+
+def test_a_copy_is_found_though_its_inode_was_that_of_a_file_that_is_gone(registry: Registry, tmp_path: Path) -> None:
+    """ext4 gives an inode to somebody else as soon as nobody has the file open."""
+    log, copy = tmp_path / "a.log", tmp_path / "a.log.1"
+    log.write_bytes(LINES)
+    origin = origin_at(tmp_path)
+    tailed = begun(registry, origin, log, len(LINES))
+    (tmp_path / "former.log").write_bytes(b"another one\n")
+    former = begun(registry, origin, tmp_path / "former.log", 0)
+    registry.files.release(former)
+    copy.write_bytes(LINES)
+    inode = copy.stat().st_ino
+    former.identity = FileId(former.identity.device, inode, former.identity.birth_ns)
+    registry.by_identity[former.identity] = former
+    os.truncate(log, 0)
+    registry.succeed(tailed)
+    assert follow_rest(registry, tailed)
+    assert tailed.path == str(copy)

@@ -21,9 +21,13 @@ def follow_rest(registry: Registry, tailed: TailedFile, reached: Position | None
 
     It was once read as far as `reached`, if that is known to be further than its cursors.
     """
-    others = _others(registry, tailed)
-    inodes = {(device, inode) for device, inode, _ in others}
-    found = find_furthest(_lost(tailed), reached, registry.files.tailers, owned=others, owned_inodes=inodes)
+    found = find_furthest(
+        _lost(tailed),
+        reached,
+        registry.files.tailers,
+        owned=_others(registry, tailed),
+        owned_inodes=_held_inodes(registry, tailed),
+    )
     if found is None:
         return False
     registry.relocate(tailed, found)
@@ -48,3 +52,12 @@ def _lost(tailed: TailedFile) -> Lost:
 
 def _others(registry: Registry, tailed: TailedFile) -> set[FileId]:
     return {identity for identity, other in registry.by_identity.items() if other is not tailed}
+
+
+def _held_inodes(registry: Registry, tailed: TailedFile) -> set[tuple[int, int]]:
+    """Devices and inodes of the other files that are open. That of one that is not may be the copy's by now."""
+    return {
+        (identity.device, identity.inode)
+        for identity, other in registry.by_identity.items()
+        if other is not tailed and other.content is not None and other.identity == identity
+    }
