@@ -84,6 +84,15 @@ def test_a_directory_without_permission(scene: Scene, part: str) -> None:
     delivers_without_it_and_with_it(scene, lambda: closed.chmod(0o750), "Permission denied")
 
 
+@pytest.mark.parametrize("name", ["cursor", "segments"])
+def test_a_fifo_where_a_file_should_be(scene: Scene, name: str) -> None:
+    spool_some(scene)
+    file, kept = spool_of(scene) / name, scene.directory / "kept"
+    file.rename(kept)
+    os.mkfifo(file)
+    delivers_without_it_and_with_it(scene, lambda: kept.replace(file), "Illegal seek")
+
+
 @contextmanager
 def mounted(place: Path, kind: str) -> Iterator[None]:
     """A filesystem of its own at a place, which it hides meanwhile."""

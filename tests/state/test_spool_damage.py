@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,6 +163,19 @@ def test_one_damaged_slot_of_the_mark_is_no_matter(tmp_path: Path) -> None:
         flip(copy / "spool" / "main" / "cursor", slot * 64 + 20)
         names = reopen(copy, Losses())
         assert names in (["b1", "b2", "b3"], ["b2", "b3"])
+
+
+def test_numbers_beyond_all_sense_are_none(tmp_path: Path) -> None:
+    """Their checksums are right: somebody has written them so."""
+    directory = fill(tmp_path).parent
+    entries = b"%d:%d" % (10**24, 10**30)
+    (directory / "segments").write_bytes(b"%08x %s\n" % (zlib.crc32(entries), entries))
+    cursor = Cursor(directory)
+    cursor.write(Mark(2**64 - 1, 0, 2**64 - 1, 2**64 - 1, 2**64 - 1, 0))
+    cursor.close()
+    losses = Losses()
+    assert reopen(tmp_path, losses) == list(NAMES)
+    assert losses == []
 
 
 def test_a_missing_segment_is_in_the_ledger(tmp_path: Path) -> None:

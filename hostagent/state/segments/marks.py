@@ -20,6 +20,8 @@ _SLOT = struct.Struct("<4sIQQQQQQ")
 _SLOT_BYTES = 64
 _MAGIC = b"HAC1"
 _MANIFEST_MAX_BYTES = 1024 * 1024
+_TOO_LARGE = 1 << 48
+"""No spool comes to so many segments, and no segment to so many bytes."""
 
 
 class Mark(NamedTuple):
@@ -47,7 +49,7 @@ class Cursor:
     def read(directory: Path) -> Mark | None:
         """The mark of a directory; None when there is none or both slots are damaged."""
         try:
-            fd = os.open(directory / CURSOR_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = _open_to_read(directory / CURSOR_NAME)
         except FileNotFoundError:
             return None
         try:
@@ -84,18 +86,22 @@ class Manifest:
     def read(directory: Path) -> dict[int, int]:
         """The segments listed; none when the list is damaged."""
         try:
-            with (directory / MANIFEST_NAME).open("rb") as file:
-                line = file.readline(_MANIFEST_MAX_BYTES).rstrip(b"\n")
+            fd = _open_to_read(directory / MANIFEST_NAME)
         except FileNotFoundError:
             return {}
+        try:
+            line, _, _ = os.pread(fd, _MANIFEST_MAX_BYTES, 0).partition(b"\n")
+        finally:
+            os.close(fd)
         checksum, _, entries = line.partition(b" ")
         try:
             if int(checksum, 16) != zlib.crc32(entries):
                 return {}
             pairs = [entry.split(b":") for entry in entries.split()]
-            return {int(number): int(size) for number, size in pairs}
+            listed = {int(number): int(size) for number, size in pairs}
         except ValueError:
             return {}
+        return listed if max([*listed, *listed.values()], default=0) < _TOO_LARGE else {}
 
     def write(self, sizes: dict[int, int]) -> None:
         """Make a list durable, if it is another one."""
@@ -113,6 +119,11 @@ class Manifest:
         os.close(self._fd)
 
 
+def _open_to_read(path: Path) -> int:
+    """A FIFO in its place must not keep the agent from starting: it can't be read at an offset, and that is told."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
 def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
 
@@ -125,6 +136,6 @@ def _read_cursor(fd: int) -> tuple[int, Mark | None]:
         if len(slot) != _SLOT_BYTES or int.from_bytes(slot[-4:], "little") != zlib.crc32(slot[:-4]):
             continue
         magic, given_up_offset, turn, *places = _SLOT.unpack_from(slot)
-        if magic == _MAGIC and turn > newest[0]:
+        if magic == _MAGIC and turn > newest[0] and max(places) < _TOO_LARGE:
             newest = (turn, Mark._make([*places, given_up_offset]))
     return newest
