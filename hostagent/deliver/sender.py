@@ -144,7 +144,7 @@ class Sender:
         """
         self._pause(delay_s, delivering=True)
 
-    def _pause(self, delay_s: float, *, delivering: bool = False) -> None:
+    def _pause(self, delay_s: float, *, delivering: bool = False, spooling: bool = True) -> None:
         """Wait for so long, or for a nudge or a stop; raises Stopped when there is no more time to try.
 
         Meanwhile, if the output counts as down, what the reader brings goes to the spool.
@@ -154,7 +154,8 @@ class Sender:
         while True:
             if delivering and not self._transfer.halfway and self._backlog.look_for_spool():
                 raise Overtaken
-            self._spool_while_down()
+            if spooling:
+                self._spool_while_down()
             now_s = self._clock.monotonic_s()
             if self._deadline_s is not None:
                 if now_s >= self._deadline_s or self._backlog.empty():
@@ -177,21 +178,23 @@ class Sender:
     # -- the thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        crashes = 0  # since the last time that a pause went well
         while True:
             try:
+                if crashes:
+                    # Spooling meanwhile may be what fails.
+                    self._pause(self._backoff.next_s(), spooling=crashes == 1)
+                    crashes = 0
                 self._work()
                 break
             except Stopped:
                 break
             except Exception as error:  # a thread's top, and a plugin's output: its blocks wait and are tried again
+                crashes += 1
                 self._counters.crashes += 1
                 message = f"unexpected {type(error).__name__} while sending, will try again: {error}"
                 self.failed(message)
                 log.exception("output %s: %s", self._name, message)
-            try:
-                self._pause(self._backoff.next_s())
-            except Stopped:
-                break
         self._leave()
 
     def _work(self) -> None:

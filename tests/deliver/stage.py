@@ -28,15 +28,19 @@ DEADLINE_S = 20.0
 
 
 class LineEncoder:
-    """Lines in, lines out; delivery never asks an encoder for more than to join and split."""
+    """Lines in, lines out; delivery never asks an encoder for more than to join and split. It may `fail` so often."""
 
     content_type = "application/x-ndjson"
     timed = False
+    fail = 0
 
     def encode(self, batch: Batch, observed_ns: int) -> Encoded:
         raise NotImplementedError
 
     def join(self, payloads: list[bytes]) -> bytes:
+        if self.fail:
+            self.fail -= 1
+            raise MemoryError("no memory")
         return b"".join(payloads)
 
     def split(self, body: bytes) -> list[bytes]:
@@ -134,9 +138,10 @@ class Stage:
         self.letters = LetterBox()
         self.acked: list[Block] = []
         self.rooms = 0
+        self.encoder = LineEncoder()
         self.lane = Lane(
             name=name,
-            encoder=LineEncoder(),
+            encoder=self.encoder,
             encoder_key="lines",
             output=output,
             make_compressor=partial(build_compressor, compression),

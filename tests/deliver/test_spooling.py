@@ -201,6 +201,27 @@ def test_a_reader_that_is_always_ahead_does_not_keep_the_spool_from_getting_empt
     assert stage.lane.status().counters.spooled < 40
 
 
+def test_a_sender_that_can_not_even_spool_goes_on_when_it_can(disk: Disk) -> None:
+    """Where there is no memory to make a delivery there is none to spool it either."""
+    backend = Backend()
+    backend.down = True
+    stage = start(disk, backend)
+    fill(stage, range(1))
+    until_spooling(stage, backend)
+    stage.encoder.fail = 3
+    fill(stage, range(1, 3))
+    wait_for(lambda: not stage.encoder.fail or not stage.lane.alive, "the failures")
+    backend.down = False
+
+    def idle() -> bool:
+        stage.lane.nudge()
+        return stage.lane.idle()
+
+    wait_for(idle, "idle")
+    stage.end()
+    assert texts(backend) == lines(range(3))
+
+
 def test_what_comes_while_an_unreadable_spool_is_given_up_is_delivered(disk: Disk) -> None:
     backend = Backend()
     backend.down = True
