@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -225,6 +226,31 @@ def test_what_a_full_disk_tore_is_gone_before_anything_else_is_written(small_dis
     out.send(delivery(3))
     out.close()
     assert (small_disk / "out.ndjson").read_bytes() == lines(1, 3)
+
+
+@pytest.mark.requires(root=True, tools=("mount",))
+def test_what_a_full_disk_tore_is_not_left_for_those_who_move_the_file_away(small_disk: Path, tmp_path: Path) -> None:
+    out = output(small_disk)
+    out.send(delivery(1))
+    with pytest.raises(TemporaryError, match="No space left"):
+        out.send(delivery(2, text=b"y" * 100_000 + b"\n"))
+    shutil.move(small_disk / "out.ndjson", tmp_path / "moved")
+    out.send(delivery(3))
+    out.close()
+    assert (tmp_path / "moved").read_bytes() == lines(1)
+    assert (small_disk / "out.ndjson").read_bytes() == lines(3)
+
+
+@pytest.mark.requires(root=True, tools=("mount",))
+def test_a_file_that_is_truncated_to_free_a_full_disk_begins_with_what_comes_next(small_disk: Path) -> None:
+    out = output(small_disk)
+    out.send(delivery(1))
+    with pytest.raises(TemporaryError, match="No space left"):
+        out.send(delivery(2, text=b"y" * 100_000 + b"\n"))
+    os.truncate(small_disk / "out.ndjson", 0)
+    out.send(delivery(3))
+    out.close()
+    assert (small_disk / "out.ndjson").read_bytes() == lines(3)
 
 
 def _deliver_for_ever(folder: str, begin: int) -> None:

@@ -6,6 +6,7 @@ file and, by default, on the disk. It must not touch a file another process hold
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -65,11 +66,13 @@ class FileOutput:
             if delivery.id in self._marks:
                 return ACKED
             fd = self._ready(len(delivery.body), self._marks)
+            self._torn = True
             size = self._append(fd, delivery.body)
             self._marks.add(delivery.id, size)
-            self._size = size
+            self._size, self._torn = size, False
         except OSError as error:
-            self._torn = True
+            with contextlib.suppress(OSError):  # the next try does it else
+                self._cut_off_torn()
             raise TemporaryError(_explain(self._path, error)) from error
         return ACKED
 
@@ -82,19 +85,23 @@ class FileOutput:
 
     def _ready(self, need_bytes: int, marks: BlockMarks) -> int:
         """The descriptor to append to: opened, healed, rotated as need be, and at the size we think."""
+        self._cut_off_torn()
         if self._fd is not None and self._replaced(self._fd):
             self._drop()
         fd = self._fd if self._fd is not None else self._open(marks)
-        if self._torn:
-            os.ftruncate(fd, self._size)
-            self._torn = False
-        elif (size := os.fstat(fd).st_size) != self._size:
+        if (size := os.fstat(fd).st_size) != self._size:
             self._size = size  # somebody has truncated the file; appending goes on at its end
             marks.begin(_identity(fd), size)
         if self._size and self._size + need_bytes > self._max_bytes:
             self._rotate(fd)
             fd = self._open(marks)
         return fd
+
+    def _cut_off_torn(self) -> None:
+        """A block that was not written whole comes again: others may read the file, or move it away."""
+        if self._torn and self._fd is not None and os.fstat(self._fd).st_size > self._size:
+            os.ftruncate(self._fd, self._size)
+        self._torn = False
 
     def _append(self, fd: int, body: bytes) -> int:
         offset = self._size
