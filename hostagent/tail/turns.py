@@ -20,7 +20,7 @@ from hostagent.tail.files.identity import FINGERPRINT_BYTES
 from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.places import Places
 from hostagent.tail.ports import Lane
-from hostagent.tail.tailer import Cursor, RewrittenError, TailedFile
+from hostagent.tail.tailer import PLAIN, Cursor, RewrittenError, TailedFile
 
 ROUND_S = 0.05
 """A round of reading ends after this long even if more is there."""
@@ -229,14 +229,18 @@ class Turns:
         self.make_ready(tailed)
 
     def _able(self, tailed: TailedFile, cursor: Cursor) -> Cursor | None:
-        """The part of the cursor whose lanes have room; the file waits for the others."""
+        """The part of the cursor whose lanes have room; the file waits for the others. RewrittenError, OSError."""
         able = tuple(lane for lane in cursor.lanes if self._room(lane))
         if len(able) == len(cursor.lanes):
             return cursor
         for lane in cursor.lanes:
             if lane not in able:
                 self._waiting.setdefault(lane.name, {})[tailed] = None
-        return tailed.split(cursor, able) if able else None
+        if able:
+            return tailed.split(cursor, able)
+        if tailed.storage == PLAIN:
+            tailed.fetch(cursor, FINGERPRINT_BYTES)  # was it truncated? Its copy may be gone by the time it is read on
+        return None
 
     def _note_rest(self, tailed: TailedFile, cursor: Cursor, step: Step) -> None:
         """Start, restart or end the time-out of a record that has not ended yet."""

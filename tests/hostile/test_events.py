@@ -541,6 +541,27 @@ def test_a_copy_that_is_begun_before_its_original_was_read(scene: Scene) -> None
     scene.expect(*lines, "new", "afterwards")
 
 
+def test_copied_and_truncated_while_the_backend_takes_nothing(scene: Scene) -> None:
+    """Nothing is read any more, but what was not read goes on in the copy, before that counts as a file of its own."""
+    scene.config["limits"] |= {"max_inflight_bytes": "1MiB", "chunk_bytes": "64KiB"}
+    scene.config["outputs"]["main"] |= {"spool": {"max_bytes": 0}, "block": {"max_wait": "20ms", "max_bytes": "64KiB"}}
+    scene.source["include"] = [f"{scene.logs}/app.log*"]
+    scene.backend.behave("refuse")
+    path = scene.logs / "app.log"
+    lines = numbered("a", range(30_000))
+    append(path, *lines)
+    scene.start()
+    scene.wait(lambda: "it is full" in str(scene.notices()), "the agent to wait")
+    shutil.copyfile(path, scene.logs / "app.log.1")
+    os.truncate(path, 0)
+    fresh = numbered("b", range(100))
+    append(path, *fresh)
+    scene.wait(lambda: "app.log.1" in str(scene.files()), "the copy to be known")
+    scene.backend.behave()
+    scene.expect(*lines, *fresh)
+    assert [reason for *_, reason in scene.losses()] == ["copytruncate"]
+
+
 @pytest.mark.parametrize("how", ["stopped", "killed"])
 def test_a_copy_that_is_begun_while_nobody_looks_and_whose_original_is_truncated_after(scene: Scene, how: str) -> None:
     scene.source["include"] = [f"{scene.logs}/app.log*"]
