@@ -117,16 +117,20 @@ class Reloading:
         self._reader.ask(stop_lanes, STOP_LANE_S)
         for lane in lanes:
             if not lane.join(STOP_LANE_S * 2):
-                message = f"output {lane.name} is busy in its backend and can't be changed now"
-                self._notices.append(Notice(str(self._path), message, "the change is tried again"))
-                self._seen = ()
+                self._put_off(f"output {lane.name} is busy in its backend and can't be changed now")
                 return None
         try:
             for lane in lanes:
                 self._forget_inflight(lane)
         except StateError as error:
-            log.warning("checkpoint: %s", error)
+            # Its successor gets the same bytes under other ids: the next start must not send them under the old ones.
+            self._put_off(f"what outputs had in flight can't be forgotten: {error}")
+            return None
         return names
+
+    def _put_off(self, message: str) -> None:
+        self._notices.append(Notice(str(self._path), message, "the change is tried again"))
+        self._seen = ()
 
     def _forget_inflight(self, lane: Lane) -> None:
         """What the old lane left in flight is cut anew from the acked positions, under the new configuration."""

@@ -1,6 +1,8 @@
 """The configuration changes under load: nothing is lost, and nothing repeated but what a changed output was sending."""
 
+import contextlib
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,6 +221,30 @@ def test_an_output_that_is_changed_while_it_is_down_gets_its_room_back(scene: Sc
     scene.backend.behave()
     scene.poke()
     scene.expect(*lines)
+
+
+def test_an_output_is_not_changed_before_what_it_had_in_flight_can_be_forgotten(scene: Scene) -> None:
+    """Its blocks are read anew under other ids: the next start must not know the old ones."""
+    scene.backend.behave("refuse")
+    scene.config["outputs"]["main"]["spool"] = {"max_bytes": 0}
+    lines = numbered("a", range(100))
+    append(scene.logs / "a.log", *lines)
+    scene.start()
+    scene.wait(lambda: scene.output_status()["unacked_blocks"] > 0, "blocks that can't go")
+    with contextlib.closing(sqlite3.connect(Path(scene.agent.config["data_dir"]) / "checkpoint.db")) as shell:
+        shell.execute("BEGIN IMMEDIATE")
+        scene.config["outputs"]["main"]["headers"] = {"X-Turn": "2"}
+        put(scene)
+        scene.wait(lambda: "database is locked" in str(scene.notices()), "the change to be tried")
+        shell.rollback()
+    scene.wait(lambda: "is in force" in scene.agent.log.read_text(), "the new configuration")
+    scene.backend.behave()
+    scene.poke()
+    scene.expect(*lines)
+    scene.kill()
+    append(scene.logs / "a.log", "later")
+    scene.start()
+    scene.expect(*lines, "later")
 
 
 def test_an_output_is_added_and_removed(scene: Scene, second: Backend) -> None:
