@@ -158,6 +158,7 @@ def test_a_file_moved_away_or_truncated_by_others_is_begun_again(tmp_path: Path)
     out.send(delivery(2))
     os.truncate(path, 0)
     out.send(delivery(3))
+    assert path.read_bytes() == lines(3), "at its end of now, not where it was"
     path.unlink()
     out.send(delivery(4))
     out.close()
