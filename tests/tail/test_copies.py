@@ -120,3 +120,20 @@ def test_a_copy_is_found_though_its_inode_was_that_of_a_file_that_is_gone(regist
     registry.succeed(tailed)
     assert follow_rest(registry, tailed)
     assert tailed.path == str(copy)
+
+
+def test_a_copy_is_one_though_its_original_was_moved_aside_before_it_was_found(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """A scan comes to the log's new file before it comes to the copy."""
+    log, copy, moved = tmp_path / "a.log", tmp_path / "a.log.1", tmp_path / "a.log.2"
+    log.write_bytes(LINES)
+    origin = origin_at(tmp_path)
+    begun(registry, origin, log, len(LINES))
+    copy.write_bytes(LINES)
+    log.write_bytes(b"what came after it\n")
+    log.rename(moved)
+    log.write_bytes(b"and the next one\n")
+    registry.displace(str(log))
+    begun(registry, origin, log, 0)
+    assert suspected(registry, origin, copy)

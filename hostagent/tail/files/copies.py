@@ -138,9 +138,15 @@ class Copies:
         extension = os.path.splitext(name)[1]
         for length in range(len(path) - 1, len(path) - len(name), -1):
             for candidate in (path[:length], path[:length] + extension):
+                if candidate == path:
+                    continue
                 elder = self._registry.by_path.get(candidate)
-                if elder is not None and candidate != path and elder.origin is origin and not elder.ended:
+                if elder is not None and elder.origin is origin and not elder.ended:
                     yield elder
+                # A scan finds a copy and what came after it at once: its original may have another name by then.
+                former = self._registry.displaced.get(candidate)
+                if former is not None and former.origin is origin and not former.closed:
+                    yield former
 
     def _originals(self, elders: Iterable[TailedFile], opened: Opened) -> tuple[TailedFile, ...]:
         distinct = dict.fromkeys(elder for elder in elders if not elder.closed)

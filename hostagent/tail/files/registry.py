@@ -42,6 +42,7 @@ class Registry:
         self.by_identity: dict[FileId, TailedFile] = {}
         self.ended: dict[TailedFile, None] = {}
         self.followed: dict[TailedFile, float] = {}
+        self.displaced: dict[str, TailedFile] = {}  # by the path that another file has taken from them
         self.looks = 0  # how often events have been taken in
         self._clock = clock
         self._stale: set[str] = set()
@@ -203,7 +204,12 @@ class Registry:
         """Another file has taken the path, or none has it: its file goes on under another name, or ends."""
         tailed = self.unbind(path)
         if tailed is not None:
+            self.displaced[path] = tailed
             self.lose_path(tailed)
+
+    def forget_displaced(self) -> None:
+        """Before everything is scanned: what was displaced earlier is of no more interest once it is closed."""
+        self.displaced = {path: tailed for path, tailed in self.displaced.items() if not tailed.closed}
 
     def lose_path(self, tailed: TailedFile) -> None:
         """One of the file's paths is gone: it goes on under another path it has, or else has lost its place."""

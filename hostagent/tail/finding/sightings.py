@@ -332,6 +332,7 @@ class Sightings:
             return ready
         self.rescans += 1
         self._left = {path: tailed for path, tailed in self._left.items() if not tailed.closed}
+        self._registry.forget_displaced()
         self._places.forget_links(self._registry.by_path)
         self._rest_until_s = {id_: until_s for id_, until_s in self._rest_until_s.items() if until_s > now_s}
         for target_id in list(self._places.by_id):
