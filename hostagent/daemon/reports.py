@@ -15,6 +15,7 @@ from hostagent import __version__
 from hostagent.clock import Clock
 from hostagent.config.model import Config
 from hostagent.daemon.output_samples import output_samples
+from hostagent.daemon.source_samples import lag_samples, source_samples
 from hostagent.deliver.lane import Lane
 from hostagent.deliver.status import LaneStatus
 from hostagent.errors import StateError
@@ -35,7 +36,7 @@ from hostagent.observe.report import (
     ThingsReport,
 )
 from hostagent.state.checkpoint import Checkpoint, LossTotal
-from hostagent.state.dead_letters import DeadLetters
+from hostagent.state.dead_letters import DeadLetters, DeadLetterStats
 from hostagent.tail.feed import Counters, Feed
 from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.beneath import beneath
@@ -220,6 +221,7 @@ class Reports:
         config = self._config().outputs[lane.name]
         mine = [one for one in now.files if lane.name in one.positions]
         since = [one.behind_since_s for one in mine if one.behind_since_s is not None and one.behind(lane.name)]
+        letters = self._letters(lane.name)
         wall_ns = self._clock.wall_ns()
         ages = [self._clock.monotonic_s() - one for one in since]
         if lane.spool.oldest_ns is not None:
@@ -242,14 +244,14 @@ class Reports:
             delivered_records=lane.counters.records,
             delivered_bytes=lane.counters.raw_bytes,
             retries=lane.counters.retries,
-            dead_letters=self._kept_letters(lane),
+            dead_letters=lane.counters.dead_letters if letters is None else letters.records,
         )
 
-    def _kept_letters(self, lane: LaneStatus) -> int:
+    def _letters(self, output: str) -> DeadLetterStats | None:
         try:
-            return self._dead_letters.stats(lane.name).records
+            return self._dead_letters.stats(output)
         except StateError:  # the notices say why
-            return lane.counters.dead_letters
+            return None
 
     # -- metrics -------------------------------------------------------------------------------------------------
 
@@ -284,30 +286,14 @@ class Reports:
             counters = self._feed.counters.get(name, Counters())
             files = [one for one in now.files if one.source == name]
             lost = [total for total in losses if total.source == name]
-            yield Sample("hostagent_source_read_bytes_total", counters.raw_bytes, (name,))
-            yield Sample("hostagent_source_read_records_total", counters.records, (name,))
-            yield Sample("hostagent_source_dropped_records_total", counters.dropped, (name,))
-            yield Sample("hostagent_source_unparsed_records_total", counters.unparsed, (name,))
-            yield Sample("hostagent_source_invalid_utf8_total", counters.invalid_utf8, (name,))
-            yield Sample("hostagent_source_losses_total", sum(total.losses for total in lost), (name,))
-            yield Sample("hostagent_source_lost_bytes_total", sum(total.bytes for total in lost), (name,))
-            yield Sample("hostagent_source_targets", now.targets.get(name, 0), (name,))
-            yield Sample("hostagent_source_files", len(files), (name,))
-            yield Sample("hostagent_source_files_open", sum(one.is_open for one in files), (name,))
+            yield from source_samples(name, counters, files, lost, now.targets.get(name, 0))
             for output in source.outputs:
-                behind = [one for one in files if one.behind(output)]
-                since_s = min((one.behind_since_s or now_s for one in behind), default=now_s)
-                yield Sample("hostagent_source_lag_bytes", sum(one.behind(output) for one in behind), (name, output))
-                yield Sample("hostagent_source_lag_seconds", now_s - since_s, (name, output))
+                yield from lag_samples(name, output, files, now_s)
 
     def _output_samples(self) -> Iterator[Sample]:
         for lane in self._lanes():
-            try:
-                letters = self._dead_letters.stats(lane.name)
-            except StateError:  # the notices say why
-                letters = None
             config = self._config().outputs[lane.name]
-            yield from output_samples(lane.status(), letters, config, self._clock.wall_ns())
+            yield from output_samples(lane.status(), self._letters(lane.name), config, self._clock.wall_ns())
 
 
 def _text(status: int, text: str) -> Answer:
