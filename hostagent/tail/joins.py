@@ -90,12 +90,17 @@ class Joins:
         taken = processed.consumed - len(rest.data)
         if taken < 0:
             return False
-        old_start = cursor.offset
+        old_start, old_anchor, new_anchor = cursor.offset, cursor.anchor, start.anchor
         old.advance(cursor, rest, len(rest.data))
         new.advance(start, head, taken)
         ranges = (
             Range(old.row, old_start, cursor.offset, cursor.anchor),
             Range(new.row, 0, start.offset, start.anchor),
         )
-        self._feed.deliver(new, cursor.lanes, ranges, processed)
+        try:
+            self._feed.deliver(new, cursor.lanes, ranges, processed)
+        except BaseException:
+            cursor.offset, cursor.anchor = old_start, old_anchor
+            start.offset, start.anchor = 0, new_anchor
+            raise
         return True

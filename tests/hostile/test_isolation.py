@@ -12,7 +12,7 @@ from hostagent.tail.files.copies import MOST
 from tests.hostile.scene import Scene, append, numbered
 from tests.support.lines import make_line
 from tests.support.oracle import Oracle
-from tests.support.packages import install_metadata, seen_by_agents
+from tests.support.packages import install_metadata, install_module, seen_by_agents
 from tests.support.streams import LogStream
 
 PLUGIN = Path(__file__).parent / "trap_plugin" / "hostagent_trap"
@@ -260,3 +260,44 @@ def test_names_that_may_be_copies_are_watched_in_bounded_number(scene: Scene) ->
         return scene.messages().count(line) >= 2 + 50
 
     scene.wait(come, "those beyond the bound")
+
+
+# An encoder that fails on the first record that has both of these words.
+FUSSY = """
+from hostagent.hookspecs import Component, hookimpl
+from hostagent.process.ndjson import NdjsonEncoder, NdjsonOptions
+
+class Fussy(NdjsonEncoder):
+    failed = False
+
+    def encode(self, batch, observed_ns):
+        encoded = super().encode(batch, observed_ns)
+        if not self.failed and b"Begins" in encoded.payload and b"and on" in encoded.payload:
+            self.failed = True
+            raise RuntimeError("too much at once")
+        return encoded
+
+@hookimpl
+def hostagent_register_encoders():
+    return {"fussy": Component(NdjsonOptions, lambda _options, _wiring: Fussy())}
+"""
+
+
+def test_an_encoder_that_fails_on_a_record_across_a_rotation_costs_nothing(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_module(tmp_path / "site", "fussy", FUSSY)
+    seen_by_agents(tmp_path / "site", monkeypatch)
+    scene.config["outputs"]["main"]["encoding"] = "fussy"
+    scene.source.update({"multiline": {"start": "^[A-Z]", "flush_after": "60s"}, "close_grace": "5s"})
+    path = scene.logs / "app.log"
+    append(path, "Whole", "Begins", "  goes on")
+    scene.start()
+    scene.expect("Whole")
+    path.rename(scene.logs / "app.log.1")
+    append(path, "  and on", "Next", "Last")
+    scene.expect("Whole", "  and on", "Next")
+    assert any("no longer read" in said for told in scene.notices().values() for said in told)
+    scene.config["outputs"]["main"]["encoding"] = "ndjson"
+    scene.restart()
+    scene.expect("Whole", "Begins\n  goes on", "  and on", "Next")
