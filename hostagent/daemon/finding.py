@@ -128,7 +128,7 @@ class Finding:
             self._open(assembly, target)
 
     def _open(self, assembly: Assembly, target: Target) -> None:
-        """Have a target read. What its declaration asks for in vain is left out: its log is worth more than that."""
+        """Have a target read. What its declaration asks for and can't have is left out: the log is worth more."""
         self._refused.pop(target.id, None)
         raw = replace(target, multiline=None, parse=None, outputs=None)
         for wanted in (target, raw, replace(raw, format=None)):

@@ -116,7 +116,7 @@ class LiveDatabase:
     def sync(self) -> None:
         """Call often: a power cut takes the database back to the last time. SQLite syncs once in a thousand pages.
 
-        In vain is no fault: whatever can't be written is told by SQLite, when it has to.
+        One that fails is no fault: what can't be written is told by SQLite itself, when it has to write it.
         """
         changes = self._changes
         if changes != self._synced_changes:

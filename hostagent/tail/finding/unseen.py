@@ -3,9 +3,9 @@
 A name's events are read a moment after they happened, so a file may be created, written, moved and deleted before the
 first of them is heard, and its name may be another file's when it is opened. Here each file that appeared is followed
 through its names until it is sure which opened file it is. One that is deleted first, and was written to, is *missed*:
-nobody will ever know what was in it, but that it was there. Files that stayed empty are nobody's loss. One that was
-given a second name and lost its first in the same moment is told of in vain. Nothing is opened or written down here.
-The reader's thread alone.
+nobody will ever know what was in it, only that it was there. Files that stayed empty are nobody's loss. A file that was
+linked to a second name and lost its first in the same moment is called missed although it is there. Nothing is opened
+or written down here. The reader's thread alone.
 """
 
 from __future__ import annotations
