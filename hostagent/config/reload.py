@@ -30,8 +30,8 @@ class Difference(msgspec.Struct, frozen=True):
 class Reload(msgspec.Struct, frozen=True, kw_only=True):
     """The whole difference. `restart` are sections that only a restart can change."""
 
-    sources: Difference
-    outputs: Difference
+    sources: Difference = Difference()
+    outputs: Difference = Difference()
     restart: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:

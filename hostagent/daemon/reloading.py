@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hostagent.clock import Clock
 from hostagent.config.load import config_files
+from hostagent.config.model import Config
 from hostagent.config.parts import Parts
 from hostagent.config.reload import Reload, compare
 from hostagent.daemon.finding import Finding
@@ -50,6 +51,7 @@ class Reloading:
         self._clock = clock
         self._seen = self._look()
         self._notices: list[Notice] = []
+        self._stopped: list[str] = []  # outputs whose lanes were stopped for a change that could not be made then
 
     def notices(self) -> list[Notice]:
         """A configuration that could not be taken over, or only in part."""
@@ -78,6 +80,8 @@ class Reloading:
             message = f"has changed and can't be used: {where}{first.message}{others}"
             hint = f"run `hostagent check -c {self._path}`, correct the file; it is read again when it changes"
             self._notices = [Notice(str(self._path), message, hint)]
+            if self._stopped:
+                self._take_over(self._assembly.config, Reload())
             return False
         difference = compare(self._assembly.config, config)
         was_told = bool(self._notices)
@@ -88,9 +92,17 @@ class Reloading:
         for notice in self._notices:
             log.warning("%s: %s (%s)", notice.subject, notice.message, notice.hint)
         if not difference.sources and not difference.outputs:
-            if was_told and not self._notices:
+            again = not self._stopped or self._take_over(self._assembly.config, difference)
+            if again and was_told and not self._notices:
                 log.info("the configuration is the one that is in force again")
             return False
+        if not self._take_over(config, difference):
+            return False
+        log.info("the changed configuration is in force: %s", _described(difference))
+        return True
+
+    def _take_over(self, config: Config, difference: Reload) -> bool:
+        """Replace what changed, and the lanes that were stopped earlier; False if that can't be done now."""
         retired = self._retire(difference)
         if retired is None:
             return False
@@ -99,12 +111,12 @@ class Reloading:
         self._reader.post(lambda: self._reader.use_lanes(lanes))
         self._swap_sources(difference, set(retired))
         self._reader.post(self._reader.shed_lanes)
-        log.info("the changed configuration is in force: %s", _described(difference))
         return True
 
     def _retire(self, difference: Reload) -> list[str] | None:
         """Stop the lanes that change or go; None if one can't be stopped now, and then nothing is changed."""
-        names = [*difference.outputs.changed, *difference.outputs.removed]
+        names = list(dict.fromkeys([*difference.outputs.changed, *difference.outputs.removed, *self._stopped]))
+        self._stopped = names
         lanes = [self._assembly.lanes[name] for name in names]
         deadline_s = self._clock.monotonic_s() + STOP_LANE_S
 
@@ -126,6 +138,7 @@ class Reloading:
             # Its successor gets the same bytes under other ids: the next start must not send them under the old ones.
             self._put_off(f"what outputs had in flight can't be forgotten: {error}")
             return None
+        self._stopped = []
         return names
 
     def _put_off(self, message: str) -> None:

@@ -247,6 +247,25 @@ def test_an_output_is_not_changed_before_what_it_had_in_flight_can_be_forgotten(
     scene.expect(*lines, "later")
 
 
+@pytest.mark.parametrize("mistaken", [False, True])
+def test_an_output_goes_on_when_its_change_could_not_be_made_and_is_taken_back(scene: Scene, *, mistaken: bool) -> None:
+    """Or when there is a mistake in what takes its place: then the configuration in force goes on."""
+    scene.start()
+    with contextlib.closing(sqlite3.connect(Path(scene.agent.config["data_dir"]) / "checkpoint.db")) as shell:
+        shell.execute("BEGIN IMMEDIATE")
+        scene.config["outputs"]["main"]["headers"] = {"X-Turn": "2"}
+        put(scene)
+        scene.wait(lambda: "database is locked" in str(scene.notices()), "the change to be tried")
+        if mistaken:
+            scene.config["outputs"]["main"]["no such option"] = 1
+        else:
+            del scene.config["outputs"]["main"]["headers"]
+        put(scene)
+        shell.rollback()
+    append(scene.logs / "a.log", "one")
+    scene.expect("one")
+
+
 def test_an_output_is_added_and_removed(scene: Scene, second: Backend) -> None:
     before = numbered("before", range(50))
     append(scene.logs / "a.log", *before)
