@@ -8,6 +8,7 @@ from tests.torture.faults.fault import Fault, Hold
 from tests.torture.world import World
 
 _STEPS_S = (1, 60, 3600, 3 * 86400, 400 * 86400)
+_SHARED_MEMORY = Path("/dev/shm")
 _LIBRARIES = "libfaketime/libfaketimeMT.so.1", "faketime/libfaketimeMT.so.1"
 
 
@@ -21,10 +22,18 @@ def _no_library() -> str:
     return "" if _library() and shutil.which("faketime") else "the program faketime"
 
 
+def _forget_the_dead() -> None:
+    """Of a killed process libfaketime leaves what it shared under its id, and whoever gets that id can't start."""
+    for path in _SHARED_MEMORY.glob("*faketime_s*_*"):
+        if not Path(f"/proc/{path.name.rpartition('_')[2]}").exists():
+            path.unlink(missing_ok=True)
+
+
 def _step(sign: int) -> Callable[[World], None]:
     def inject(world: World) -> None:
         clock = world.directory / "clock"
         clock.write_text("+0\n")
+        _forget_the_dead()
         world.run_under(
             "env",
             f"LD_PRELOAD={_library()}",
