@@ -16,18 +16,7 @@ from hostagent.tail.watching.events import Event, Kind
 from hostagent.tail.watching.poll import LONGEST_INTERVAL_S, SHORTEST_INTERVAL_S, Poller
 from hostagent.tail.watching.watcher import Watcher
 from tests.support.waiting import wait_for
-
-
-class HandClock(Clock):
-    """A clock the test turns."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-        self.per_look_s = 0.0
-
-    def monotonic_s(self) -> float:
-        self.now_s += self.per_look_s
-        return self.now_s
+from tests.tail.clock import HandClock
 
 
 @pytest.fixture

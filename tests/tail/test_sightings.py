@@ -3,7 +3,6 @@
 from contextlib import closing
 from pathlib import Path
 
-from hostagent.clock import Clock
 from hostagent.model import Target
 from hostagent.process.chain import Chain
 from hostagent.process.framing.raw import RawFraming
@@ -19,18 +18,7 @@ from hostagent.tail.finding.sightings import REST_SHARE, Sightings
 from hostagent.tail.origin import Origin, Policy
 from hostagent.tail.watching.events import Event, Kind
 from hostagent.tail.watching.watcher import Watcher
-
-
-class HandClock(Clock):
-    """A clock the test turns; each reading of it takes `per_look_s`."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-        self.per_look_s = 0.0
-
-    def monotonic_s(self) -> float:
-        self.now_s += self.per_look_s
-        return self.now_s
+from tests.tail.clock import HandClock
 
 
 def test_directories_that_come_and_go_have_a_tree_scanned_for_a_share_of_the_time_only(tmp_path: Path) -> None:
