@@ -6,7 +6,6 @@ Each test writes real files, runs the agent as a process and asks the backend wh
 import base64
 import os
 import random
-import signal
 import stat
 from collections import defaultdict
 from pathlib import Path
@@ -259,10 +258,9 @@ def test_a_frozen_agent_goes_on_where_it_was(tmp_path: Path, logs: Path, backend
     with Agent(tmp_path / "agent", config(logs, backend)) as agent, Writer(load) as writer:
         agent.start()
         wait_for(lambda: backend.stats()["stored"] > 2, "deliveries", so_far=agent.tail)
-        agent.signal(signal.SIGSTOP)
-        frozen_at = min(writer.state().values())
-        wait_for(lambda: min(writer.state().values()) > frozen_at + 3000, "the writer to write on")
-        agent.signal(signal.SIGCONT)
+        with agent.halted():
+            frozen_at = min(writer.state().values())
+            wait_for(lambda: min(writer.state().values()) > frozen_at + 3000, "the writer to write on")
         watch.expect(writer.stop(), agent)
 
 

@@ -110,7 +110,7 @@ def test_the_socket_is_gone_after_the_agent(agent: Agent) -> None:
 
 def test_tcp_serves_metrics_and_health_only(agent: Agent) -> None:
     inodes = {line.split()[9] for line in Path(f"/proc/{agent.pid}/net/tcp").read_text().splitlines()[1:]}
-    sockets = {link.readlink().name for link in Path(f"/proc/{agent.pid}/fd").iterdir() if link.is_symlink()}
+    sockets = dict(agent.open_files())
     mine = [
         int(line.split()[1].rpartition(":")[2], 16)
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]

@@ -3,7 +3,6 @@
 import gzip
 import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -528,10 +527,9 @@ def test_a_copy_that_is_begun_before_its_original_was_read(scene: Scene) -> None
     path, copy = scene.logs / "app.log", scene.logs / "app.log.1"
     scene.start()
     lines = numbered("old", range(10))
-    scene.agent.signal(signal.SIGSTOP)
-    append(path, *lines)
-    copy.touch()
-    scene.agent.signal(signal.SIGCONT)
+    with scene.agent.halted():
+        append(path, *lines)
+        copy.touch()
     scene.expect(*lines)
     shutil.copyfile(path, copy)
     rewrite(path, ["new"])
@@ -616,12 +614,11 @@ def test_a_copy_that_was_empty_when_it_was_seen_and_whose_original_was_renamed_s
     scene.expect(*older, *lines)
     copy.touch()
     scene.wait(scene.notices, "the empty file to be watched")
-    scene.agent.signal(signal.SIGSTOP)
-    shutil.copyfile(path, copy)
-    rewrite(path, ["new"])
-    path.rename(scene.logs / "app.log.13")
-    append(path, "newest")
-    scene.agent.signal(signal.SIGCONT)
+    with scene.agent.halted():
+        shutil.copyfile(path, copy)
+        rewrite(path, ["new"])
+        path.rename(scene.logs / "app.log.13")
+        append(path, "newest")
     scene.expect(*older, *lines, "new", "newest")
     scene.wait(lambda: not scene.notices(), "the copy to be known")
     append(path, "afterwards")

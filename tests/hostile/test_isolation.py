@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import socket
 from pathlib import Path
 
@@ -202,14 +201,13 @@ def test_more_events_than_the_kernel_queues(scene: Scene) -> None:
     append(scene.logs / "known.log", "one")
     scene.start()
     scene.expect("one")
-    scene.agent.signal(signal.SIGSTOP)
-    noise = scene.logs / "noise"
-    for number in range(queued):
-        noise.rename(scene.logs / "noise.new") if number % 2 else os.close(os.open(noise, os.O_CREAT | os.O_WRONLY))
-        (scene.logs / "noise.new").unlink(missing_ok=True)
-    append(scene.logs / "known.log", "two")
-    append(scene.logs / "new.log", "three")
-    scene.agent.signal(signal.SIGCONT)
+    with scene.agent.halted():
+        noise = scene.logs / "noise"
+        for number in range(queued):
+            noise.rename(scene.logs / "noise.new") if number % 2 else os.close(os.open(noise, os.O_CREAT | os.O_WRONLY))
+            (scene.logs / "noise.new").unlink(missing_ok=True)
+        append(scene.logs / "known.log", "two")
+        append(scene.logs / "new.log", "three")
     scene.expect("one", "two", "three")
     assert scene.metric("hostagent_watcher_overflows_total") >= 1
 

@@ -1,13 +1,11 @@
 """Files that are gone before the agent can open them: it is halted while they come and go, so that it can't have."""
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.hostile.scene import Scene, append
-from tests.support.waiting import wait_for
 
 BUSY = "busy.log"
 
@@ -18,17 +16,8 @@ def halted(scene: Scene) -> Iterator[Path]:
     append(scene.logs / BUSY, "before")
     scene.start()
     scene.expect("before")
-    scene.agent.signal(signal.SIGSTOP)
-    try:
-        wait_for(lambda: is_halted(scene.agent.pid), "every thread to be halted")
+    with scene.agent.halted():
         yield scene.logs
-    finally:
-        scene.agent.signal(signal.SIGCONT)
-
-
-def is_halted(pid: int) -> bool:
-    states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
-    return set(states) == {"T"}
 
 
 def missed(scene: Scene) -> list[str]:

@@ -11,6 +11,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -186,16 +188,35 @@ class Agent:
     def wait_ready(self, timeout_s: float = 30.0) -> None:
         wait_for(self.ready, "the agent to be ready", timeout_s=timeout_s, so_far=self.tail)
 
-    def open_inodes(self) -> set[int]:
-        """Inodes of the regular files the agent holds open."""
-        inodes = set()
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """Meanwhile no thread of the agent runs: the signal alone leaves those on other cores running for a moment."""
+        self.signal(signal.SIGSTOP)
+        try:
+            wait_for(self._stands_still, "every thread to be halted")
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
+    def _stands_still(self) -> bool:
+        states = set()
+        for stat in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                states.add(stat.read_text().rpartition(")")[2].split()[0])
+        return states == {"T"}
+
+    def open_files(self) -> list[tuple[str, os.stat_result]]:
+        """What the agent holds open, as the kernel names it; what it closes meanwhile may be missing."""
+        found = []
         folder = f"/proc/{self.pid}/fd"
         for name in os.listdir(folder):
-            try:
-                inodes.add(os.stat(f"{folder}/{name}").st_ino)
-            except FileNotFoundError:
-                continue
-        return inodes
+            with suppress(FileNotFoundError):
+                found.append((os.readlink(f"{folder}/{name}"), os.stat(f"{folder}/{name}")))
+        return found
+
+    def open_inodes(self) -> set[int]:
+        """Inodes of the files the agent holds open."""
+        return {status.st_ino for _, status in self.open_files()}
 
     def __enter__(self) -> Self:
         return self
