@@ -179,6 +179,7 @@ class Daemon:
         self.network.stop()
         self.api.stop()
         self._watcher.close()
+        self.registry.files.close()
         self.checkpoint.close()
 
     # -- the reader's thread -------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class Ending:
         """Seconds until `tend` has something to do."""
         if self._round:
             return 0.0
-        if self._registry.ended or self._registry.followed or self._losses:
+        if self._registry.ended or self._registry.followed or self._losses or self._registry.files.idle.any_over:
             return self._tend_at_s - now_s
         return float("inf")
 
@@ -71,6 +71,7 @@ class Ending:
                 return
             self._tend_at_s = now_s + TEND_S
             self._save_losses()
+            self._note_late()
             for tailed in [tailed for tailed in self._registry.followed if tailed.ended]:
                 del self._registry.followed[tailed]
             self._round.extend([*self._registry.ended, *self._registry.followed])
@@ -190,15 +191,27 @@ class Ending:
     def _abandon(self, tailed: TailedFile, now_s: float) -> None:
         """The file is not behind its path, and its descriptor was closed: it was deleted, or moved a moment ago.
 
-        All of it had been read, unless something said no. Then it is looked for before it is given up, and not at once:
-        the event that tells its new name may not have been read yet.
+        It is looked for before it is given up, and not at once: the event that tells its new name may not have been
+        read yet. If all of it was read, and the kernel knows of no write since, nothing of it is missing; should
+        somebody still write to it, that is heard, and lost.
         """
         if tailed.path in self._registry.refused:
             return  # it is there and can't be read now: neither deleted nor lost
-        if not tailed.unread:
-            tailed.drained = True
-        elif now_s - (tailed.ended_at_s or 0.0) >= TEND_S and not follow_rest(self._registry, tailed):
+        if now_s - (tailed.ended_at_s or 0.0) < TEND_S or follow_rest(self._registry, tailed):
+            return
+        if not self._registry.files.idle.is_quiet(tailed):
             self._give_up(tailed, LossReason.DELETED)
+            return
+        # As of any deleted file that was read: nobody could read these bytes again after a crash.
+        safe = [lane.spool_now((tailed.row,)) for lane in ([] if tailed.all_acked() else tailed.origin.lanes)]
+        if all(safe):
+            tailed.drained = True
+            self._registry.files.idle.outlive(tailed)
+
+    def _note_late(self) -> None:
+        """Files that were done were written to once more, where nobody can read it."""
+        for tailed in self._registry.files.idle.take_late():
+            self._note_loss(tailed, LossReason.DELETED, tailed.head)
 
     def _is_over(self, tailed: TailedFile, now_s: float) -> bool:
         assert tailed.content is not None
@@ -219,11 +232,14 @@ class Ending:
 
         Else the next start looks for deleted files in vain and must call a loss what was delivered to the last byte.
         """
+        self._note_late()
         for tailed in list(self._registry.ended):
             if not tailed.drained and tailed.content is not None and not tailed.suspended:
                 status = identify(tailed.content.fd)
                 over = status.nlink == 0 and has_writer(tailed.content.fd) is False
                 tailed.drained = over and tailed.storage == PLAIN and status.size == tailed.tail
+            elif not tailed.drained and self._registry.files.idle.is_dead(tailed):
+                tailed.drained = True
             if tailed.drained and tailed.all_acked():
                 self._retire(tailed)
 

@@ -1,7 +1,7 @@
 """Descriptors: opened at once when a file appears, held while something is unread, closed least recently used first.
 
-Owns the bound on open files. It opens beneath the target's root only, and believes a path again only if the same file
-is still behind it.
+Owns the bound on open files, and has those that it closes listened to. It opens beneath the target's root only, and
+believes a path again only if the same file is still behind it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from hostagent.tail.files.identity import OpenFile, identify, same_file
 from hostagent.tail.finding.beneath import beneath, open_beneath
 from hostagent.tail.origin import Origin
 from hostagent.tail.tailer import PLAIN, TailedFile
+from hostagent.tail.watching.idle import IdleWatches
 
 # Database, sockets, inotify, spools and dead letters of a handful of outputs, and what comes and goes.
 _OWN = 64
@@ -35,6 +36,7 @@ class OpenFiles:
 
     def __init__(self, tailers: Mapping[str, Tailer], most: int | None) -> None:
         self.tailers = tailers
+        self.idle = IdleWatches()
         self._most = most if most is not None else _share_of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._open: OrderedDict[TailedFile, None] = OrderedDict()
 
@@ -63,6 +65,7 @@ class OpenFiles:
         """Keep a content for a file, closing the least recently used idle one when there are too many."""
         tailed.content = content
         self._open[tailed] = None
+        self.idle.forget(tailed.identity)
         if len(self._open) > self._most:
             self._close_one(tailed)
 
@@ -93,6 +96,11 @@ class OpenFiles:
         """Close the file's descriptor."""
         self._open.pop(tailed, None)
         tailed.close()
+        self.idle.forget_file(tailed)
+
+    def close(self) -> None:
+        """At the end of the agent: nobody is listened to any more."""
+        self.idle.close()
 
     def _wrap(self, fd: int, storage: str) -> Content:
         return FileContent(fd) if storage == PLAIN else self.tailers[storage].open(fd)
@@ -108,7 +116,9 @@ class OpenFiles:
         placed = (tailed for tailed in others if not tailed.ended)
         oldest = next(idle, None) or next(placed, None) or next((one for one in others if _has_name(one)), None)
         if oldest is not None:
-            self.release(oldest)
+            self.idle.add(oldest)
+            self._open.pop(oldest)
+            oldest.close()
 
 
 def _has_name(tailed: TailedFile) -> bool:

@@ -25,7 +25,7 @@ __all__ = ["Event", "Kind", "Watcher"]
 RETRY_WATCHES_S = 60.0
 
 # statfs(2) magic of file systems whose files change without this kernel's doing, hence without its events.
-_EVENTLESS = {
+EVENTLESS = {
     0x6969: "NFS",
     0x517B: "SMB",
     0xFF534D42: "CIFS",
@@ -102,7 +102,7 @@ class Watcher:
 
     def _attach(self, fd: int, directory: str, root: str) -> bool:
         self._refused.pop(directory, None)
-        reason = _EVENTLESS.get(filesystem_of(fd), "")
+        reason = EVENTLESS.get(filesystem_of(fd), "")
         if not reason:
             try:
                 self._add(fd, directory)
