@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from hostagent.model import Scalar, Target
+from hostagent.tail.finding.beneath import beneath, join
 from hostagent.tail.ports import Chain, Lane
 
 
@@ -34,3 +35,9 @@ class Origin:
         self.lanes = lanes
         self.constants = constants
         self.policy = policy
+
+    def recorded(self, path: str) -> str:
+        """What records say of a file found at this path of the host: where its writer sees it."""
+        target = self.target
+        shown = path if target.shown_root is None else join(target.shown_root, beneath(target.root, path))
+        return shown.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -25,8 +25,6 @@ from hostagent.tail.files.identity import (
     fingerprint_of,
     identify,
 )
-from hostagent.tail.finding.beneath import beneath
-from hostagent.tail.finding.paths import join
 from hostagent.tail.origin import Origin
 from hostagent.tail.ports import Lane
 
@@ -79,6 +77,7 @@ class TailedFile:
         "origin",
         "path",
         "paths",
+        "place_in_line",
         "predecessor",
         "queued",
         "recorded_path",
@@ -96,9 +95,7 @@ class TailedFile:
         self.row = 0
         self.path = path
         self.paths: tuple[str, ...] = ()
-        target = origin.target
-        shown = path if target.shown_root is None else join(target.shown_root, beneath(target.root, path))
-        self.recorded_path = shown.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        self.recorded_path = origin.recorded(path)
         self.identity = identity
         self.generation = 0
         self.fingerprint: Fingerprint = NO_FINGERPRINT
@@ -106,6 +103,7 @@ class TailedFile:
         self.begun_in_look = 0
         self.storage = PLAIN
         self.is_copy = False
+        self.place_in_line = (True, 0)  # see Succession
         self.origin = origin
         self.tags = origin.target.tags
         self.constants: Mapping[str, Scalar] | None = None

@@ -309,7 +309,8 @@ class Registry:
 
     def last_ended_at(self, path: str, origin: Origin) -> TailedFile | None:
         """The file that lost its place last among those that were recorded under a path."""
-        same = (old for old in reversed(self.ended) if old.recorded_path == path and old.origin is origin)
+        recorded = origin.recorded(path)
+        same = (old for old in reversed(self.ended) if old.recorded_path == recorded and old.origin is origin)
         return next(same, None)
 
     def retire(self, tailed: TailedFile) -> None:

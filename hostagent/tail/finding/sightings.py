@@ -17,6 +17,7 @@ from hostagent.tail.files.registry import Registry
 from hostagent.tail.finding.beneath import join
 from hostagent.tail.finding.paths import Found, behind_link
 from hostagent.tail.finding.places import Place, Places
+from hostagent.tail.finding.succession import Succession
 from hostagent.tail.finding.unseen import Unseen
 from hostagent.tail.origin import Origin
 from hostagent.tail.tailer import TailedFile
@@ -30,11 +31,16 @@ REST_SHARE = 9
 
 
 class Departure(NamedTuple):
-    """A name that was moved away: the file it belonged to, and for whom and under which name it is recorded."""
+    """A name that was moved away: the file it belonged to, and for whom and under which path it is recorded.
+
+    The number counts departures; it is 0 where a file leaves a name it got after the one that it is recorded under.
+    """
 
     tailed: TailedFile | None
     origin: Origin | None
+    name: str
     recorded_path: str
+    number: int
 
 
 class Sightings:
@@ -55,7 +61,7 @@ class Sightings:
         self._moving: dict[int, Departure] = {}
         self._arrived: dict[str, Departure] = {}
         self._passing: dict[str, Departure] = {}
-        self._left: dict[str, TailedFile] = {}
+        self._succession = Succession(registry)
         self._stale: set[str] = set()
         self._rest_until_s: dict[str, float] = {}
 
@@ -90,27 +96,8 @@ class Sightings:
         self._stale |= self._registry.take_stale()
         ready.extend(self._rescan_stale())
         self.unseen.settle(self._registry.by_path.get, self._is_put_off)
-        for tailed in ready:
-            if tailed.predecessor is not None and tailed.successor is None:
-                self._put_in_line(tailed)
+        self._succession.arrange(ready)
         return ready
-
-    def _put_in_line(self, newest: TailedFile) -> None:
-        """Put files that follow each other, and of which nothing was read yet, in the order of their age.
-
-        Their names came and went faster than events told. Files that were born in one tick of the kernel's clock stay
-        as they are.
-        """
-        line = [newest]
-        while (before := line[0].predecessor) is not None and before.head == 0 and before not in line:
-            line.insert(0, before)
-        by_age = sorted(line, key=lambda tailed: tailed.identity.birth_ns)
-        if by_age == line or before in line:
-            return
-        by_age[-1].successor = None
-        for tailed in by_age:
-            self._registry.follow(tailed, before)
-            before = tailed
 
     def _apply(self, event: Event, earlier: dict[int, Departure]) -> TailedFile | None:
         if event.kind is Kind.OVERFLOW:
@@ -173,10 +160,17 @@ class Sightings:
         if before is not None and tailed is None:
             self._moving[event.cookie] = before
         elif tailed is not None or place is not None:
-            origin = place.origin if place is not None else None
-            recorded = tailed.recorded_path if tailed is not None else name
-            self._moving[event.cookie] = Departure(tailed, origin, recorded)
+            self._moving[event.cookie] = self._departure(tailed, place, name)
         return tailed
+
+    def _departure(self, tailed: TailedFile | None, place: Place | None, name: str) -> Departure:
+        origin = place.origin if place is not None else None
+        number = self._succession.count_departure()
+        if tailed is not None:
+            at_home = tailed.origin.recorded(name) == tailed.recorded_path
+            return Departure(tailed, origin, name, tailed.recorded_path, number if at_home else 0)
+        assert origin is not None
+        return Departure(None, origin, name, origin.recorded(name), number)
 
     def _move(self, departure: Departure, path: str) -> TailedFile | None:
         """A name arrived elsewhere; if its file is read, it stays the same file."""
@@ -187,7 +181,7 @@ class Sightings:
         displaced = self._registry.by_path.get(path)
         if displaced is not None and displaced is not tailed:
             self._registry.displace(path)
-        self._left[tailed.path] = tailed
+        self._succession.has_left(tailed, departure.number)
         self._registry.move(tailed, path)
         place = self._places.by_id.get(tailed.origin.target.id)
         if place is None or not place.wants(path):
@@ -211,15 +205,14 @@ class Sightings:
                 if bound is not None:
                     self._registry.displace(path)
                 self._registry.alias(known, path, origin)
+            self._succession.was_mistaken(departure.tailed, departure.number, known)
             return [known]
         if bound is not None:
             self._registry.displace(path)
         fresh = self._registry.begin(origin, path, opened, recorded_path=departure.recorded_path)
-        later = departure.tailed
-        if later is not None and later.head == 0 and origin.chain.joins_lines:
-            # It was taken for the file that came after `before`, if any did, and is the one after this.
-            self._registry.follow(fresh, later.predecessor)
-            self._registry.follow(later, fresh)
+        if origin.chain.joins_lines:
+            self._succession.was_mistaken(departure.tailed, departure.number, fresh)
+            self._succession.turns_up(fresh, departure.name)
         place = self._places.by_id.get(origin.target.id)
         if place is None or not place.wants(path):
             self._registry.lose(fresh)
@@ -249,15 +242,9 @@ class Sightings:
             return None
         fresh = self._registry.begin(place.origin, path, opened)
         if place.origin.chain.joins_lines:
-            before = displaced or self._left_at(path) or self._registry.last_ended_at(path, place.origin)
-            self._registry.follow(fresh, before)
+            self._succession.arrives(fresh, displaced)
         self._watch_real(place, fresh, path)
         return fresh
-
-    def _left_at(self, path: str) -> TailedFile | None:
-        """The file that was last moved away from a path, if it is still read: a rotated one may have its place kept."""
-        tailed = self._left.pop(path, None)
-        return tailed if tailed is not None and not tailed.closed else None
 
     def _watch_real(self, place: Place, tailed: TailedFile, path: str) -> None:
         """A symbolic link's directory shows no writes: watch the directory of the file it leads to as well."""
@@ -331,7 +318,7 @@ class Sightings:
         if now_s < self._rescan_at_s:
             return ready
         self.rescans += 1
-        self._left = {path: tailed for path, tailed in self._left.items() if not tailed.closed}
+        self._succession.forget_closed()
         self._registry.forget_displaced()
         self._places.forget_links(self._registry.by_path)
         self._rest_until_s = {id_: until_s for id_, until_s in self._rest_until_s.items() if until_s > now_s}
