@@ -66,9 +66,13 @@ def test_status_files_and_metrics_agree_with_what_was_written(agent: Agent) -> N
     text = agent.call("status").stdout
     assert text.startswith("healthy")
     assert "refused" in text
-    (file,) = agent.answer("files")["files"]
-    assert file["size_bytes"] == LINES * 5
-    assert {one["output"]: one["offset"] for one in file["positions"]} == {"good": LINES * 5, "bad": 0}
+
+    def reached() -> dict[str, int]:
+        (file,) = agent.answer("files")["files"]
+        assert file["size_bytes"] == LINES * 5
+        return {one["output"]: one["offset"] for one in file["positions"]}
+
+    wait_for(lambda: reached() == {"good": LINES * 5, "bad": 0}, "the ack of what was delivered")
     assert agent.call("files", "--behind").stdout.count("a.log") == 1
     page = samples(agent.get("/metrics")[1])
     assert page['hostagent_source_read_records_total{source="app"}'] == LINES

@@ -55,6 +55,11 @@ def audit(scene: Scene) -> dict[str, int]:
     return account
 
 
+def all_counts_as_delivered(scene: Scene) -> None:
+    """Which it does a moment after the backend has stored it, with the ack."""
+    scene.wait(lambda: (account := audit(scene))["delivered"] == account["written"], "the last acks")
+
+
 def in_order(scene: Scene) -> bool:
     return all(lines == LINES[name[0]] for name, lines in scene.by_path().items())
 
@@ -69,8 +74,7 @@ def test_a_spool_that_was_removed_costs_nothing(scene: Scene) -> None:
     scene.expect(*EVERY)
     assert in_order(scene)
     assert scene.losses() == []
-    account = audit(scene)
-    assert account["delivered"] == account["written"]
+    all_counts_as_delivered(scene)
 
 
 def test_until_they_are_cut_again_they_wait(scene: Scene) -> None:
@@ -106,8 +110,7 @@ def test_damage_that_is_met_while_it_drains_is_cut_again(scene: Scene) -> None:
     scene.expect(*EVERY)
     assert "what it held is read from its files" in str(scene.status()["notices"])
     assert scene.losses() == []
-    account = audit(scene)
-    assert account["delivered"] == account["written"]
+    all_counts_as_delivered(scene)
 
 
 def test_an_output_that_has_nothing_of_a_file_yet_does_not_make_it_another(scene: Scene) -> None:
@@ -156,12 +159,15 @@ def test_what_is_in_neither_is_lost_to_the_byte(scene: Scene) -> None:
     scene.expect(*LINES["a"], *LINES["c"])
     assert in_order(scene)
     size = sum(map(len, LINES["b"])) + len(LINES["b"])
-    lost = sorted((start, end or 0) for path, start, end, reason in scene.losses() if reason == "spool_missing")
-    assert lost[0][0] == 0
-    assert lost[-1][1] == size
-    assert all(one[1] == other[0] for one, other in itertools.pairwise(lost))
-    account = audit(scene)
-    assert (account["lost"], account["delivered"]) == (size, account["written"] - size)
+
+    def lost() -> list[tuple[int, int]]:
+        return sorted((start, end or 0) for path, start, end, reason in scene.losses() if reason == "spool_missing")
+
+    scene.wait(lambda: sum(end - start for start, end in lost()) >= size, "the ledger")
+    assert (lost()[0][0], lost()[-1][1]) == (0, size)
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(lost()))
+    scene.wait(lambda: (account := audit(scene))["delivered"] == account["written"] - size, "the last acks")
+    assert audit(scene)["lost"] == size
 
 
 def test_once_reads_them_again_too(scene: Scene) -> None:
@@ -189,5 +195,4 @@ def test_what_was_rotated_to_a_name_that_nobody_wants_is_cut_from_there(scene: S
     scene.expect(*EVERY)
     assert in_order(scene)
     assert scene.losses() == []
-    account = audit(scene)
-    assert account["delivered"] == account["written"]
+    all_counts_as_delivered(scene)

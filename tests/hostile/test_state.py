@@ -86,8 +86,8 @@ def test_the_agent_starts_whatever_its_database_looks_like(scene: Scene, harm: C
     if len(scene.messages()) > len(lines) + 1 and harm is not _gone and harm is not _empty:
         assert "checkpoint" in scene.notices(), "lines came again and nobody was told why"
     scene.restart()
-    append(scene.logs / "a.log", "at last")
     before = len(scene.messages())
+    append(scene.logs / "a.log", "at last")
     scene.wait(lambda: "at last" in scene.messages(), "the last line")
     assert len(scene.messages()) == before + 1
 
