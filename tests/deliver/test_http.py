@@ -431,13 +431,14 @@ def test_an_answer_has_one_deadline_for_all_of_it(answer: Callable[[Conversation
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    client = HttpOutput(HttpOptions(url=f"http://127.0.0.1:{port}/"), Clock())
-    with pytest.raises(
-        TemporaryError, match=f"http://127.0.0.1:{port} refused the connection; check that it is running"
-    ):
-        client.send(delivery())
+    with socket.socket() as bound:  # so that nobody else gets the port
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        client = HttpOutput(HttpOptions(url=f"http://127.0.0.1:{port}/"), Clock())
+        with pytest.raises(
+            TemporaryError, match=f"http://127.0.0.1:{port} refused the connection; check that it is running"
+        ):
+            client.send(delivery())
 
 
 def test_a_name_that_does_not_resolve() -> None:

@@ -111,12 +111,13 @@ def test_a_flood_in_one_file_lets_the_quiet_ones_through(scene: Scene) -> None:
     total = 80_000
     flood = b"".join(make_line("flood", 0, seq, 0, 500, plain=True) for seq in range(total))
     (scene.logs / "flood.log").write_bytes(flood)
-    scene.backend.behave("slow", delay_s=0.05)  # or it would be over before the quiet ones are written
+    scene.backend.behave("slow", delay_s=2.0)  # or it would be over before the quiet ones are written
     scene.start()
     scene.wait(lambda: scene.metric("hostagent_source_read_records_total") > 0, "the flood to be read")
     quiet = [f"quiet {number}" for number in range(50)]
     for number, line in enumerate(quiet):
         append(scene.logs / f"quiet{number}.log", line)
+    scene.backend.behave()
     arrived, before = 0, {}
     while arrived < total + len(quiet):
         fresh = list(scene.wait(lambda: list(scene.backend.new_arrivals()), "arrivals"))
