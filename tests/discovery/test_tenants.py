@@ -119,7 +119,7 @@ LINKS = st.sampled_from(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 @given(paths=st.lists(HOSTILE_PATHS, max_size=8), links=st.tuples(LINKS, LINKS, LINKS, LINKS))
 def test_whatever_is_declared_and_linked_no_secret_comes_out(
     tmp_path_factory: pytest.TempPathFactory, paths: list[str], links: tuple[str, ...]
