@@ -74,7 +74,8 @@ class Ending:
             self._note_late()
             for tailed in [tailed for tailed in self._registry.followed if tailed.ended]:
                 del self._registry.followed[tailed]
-            self._round.extend([*self._registry.ended, *self._registry.followed])
+            if self._registry.rows.register():  # else nothing can be read, as in any round
+                self._round.extend([*self._registry.ended, *self._registry.followed])
         while self._round:
             tailed = self._round.popleft()
             if tailed in self._registry.ended:

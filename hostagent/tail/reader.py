@@ -229,6 +229,8 @@ class Reader:
     def step(self) -> None:
         """One turn of the loop: wait, look, read a round, do what is due."""
         self._take(self._watcher.read(self._timeout_s()))
+        # Where an added output begins must be known after a crash, too, and its files may not be read for a long time.
+        self._registry.rows.register()
         self._reclaiming.take(self._lanes, self._turns.look)
         busy = self._turns.round(self._watcher.has_names)
         self._due()

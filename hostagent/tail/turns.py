@@ -82,10 +82,14 @@ class Turns:
 
     def due_s(self, now_s: float) -> float:
         """Seconds until `flush_due` has something to do."""
+        if self._registry.rows.stalled:
+            return float("inf")
         return min((due_s for _, due_s in self._pending.values()), default=float("inf")) - now_s
 
     def flush_due(self, now_s: float) -> None:
         """Deliver the records whose time is up though they have not ended."""
+        if self._registry.rows.stalled:
+            return
         for tailed, size in [(tailed, size) for tailed, (size, due_s) in self._pending.items() if due_s <= now_s]:
             del self._pending[tailed]
             self._flush_rest(tailed, size)

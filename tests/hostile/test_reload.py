@@ -287,6 +287,84 @@ def test_an_output_is_added_and_removed(scene: Scene, second: Backend) -> None:
     assert messages_of(second, got) == Counter([*before, "during"])
 
 
+def places_of(scene: Scene, output: str) -> set[int]:
+    """Where an output stands in the files of which that is on record."""
+    database = f"file:{scene.agent.config['data_dir']}/checkpoint.db?mode=ro"
+    with contextlib.closing(sqlite3.connect(database, uri=True)) as connection:
+        return {row[0] for row in connection.execute("SELECT offset FROM positions WHERE output = ?", (output,))}
+
+
+def add_output(scene: Scene, backend: Backend) -> None:
+    """Add an output while its backend is down; it is over when the reader has heard of it."""
+    backend.behave("refuse")
+    scene.config["outputs"]["more"] = {**scene.output(), "url": backend.url()}
+    change(scene)
+    scene.wait(lambda: places_of(scene, "more"), "its place to be on record")
+
+
+@pytest.mark.parametrize("start_at", ["beginning", "end"])
+def test_an_added_output_begins_where_it_was_added_if_the_agent_is_killed_then(
+    scene: Scene, second: Backend, start_at: str
+) -> None:
+    """Nothing is written between, and the older output has delivered nothing of what it has read."""
+    scene.source["start_at"] = start_at
+    before, after = numbered("before", range(50)), numbered("after", range(50))
+    log = scene.logs / "a.log"
+    log.touch()
+    scene.start()
+    scene.backend.behave("stall")
+    append(log, *before)
+    scene.wait(lambda: scene.output_status()["unacked_blocks"], "the older output to have read it")
+    add_output(scene, second)
+    assert places_of(scene, "more") == {log.stat().st_size if start_at == "end" else 0}
+    scene.kill()
+    append(log, *after)
+    for backend in (scene.backend, second):
+        backend.behave()
+    scene.start()
+    scene.expect(*before, *after)
+    wanted = Counter([*before, *after] if start_at == "beginning" else after)
+    got: Counter[str] = Counter()
+    wait_for(lambda: messages_of(second, got) >= wanted, "the second output", so_far=scene.agent.tail)
+    append(log, "end")
+    wait_for(lambda: messages_of(second, got)["end"], "the last line", so_far=scene.agent.tail)
+    assert got == wanted + Counter(["end"])
+
+
+@pytest.mark.parametrize("start_at", ["beginning", "end"])
+def test_an_added_output_begins_where_it_was_added_in_a_file_that_is_only_drained(
+    scene: Scene, second: Backend, start_at: str
+) -> None:
+    """The file is read on before any other; the older output delivers that, and the agent is killed."""
+    scene.source["start_at"] = start_at
+    before, after = numbered("before", range(50)), numbered("after", range(50))
+    log = scene.logs / "a.log"
+    log.touch()
+    scene.start()
+    with log.open("a") as writer:
+        writer.write("".join(f"{line}\n" for line in before))
+        writer.flush()
+        scene.expect(*before)
+        log.rename(scene.logs / "a.log.1")
+        scene.wait(lambda: scene.files()[0]["state"] == "draining", "it to be only drained")
+        add_output(scene, second)
+        writer.write("".join(f"{line}\n" for line in after))
+        writer.flush()
+        scene.expect(*before, *after)
+        scene.wait(lambda: scene.output_status()["unacked_blocks"] == 0, "the older output to have committed it")
+        scene.kill()
+        second.behave()
+        scene.start()
+        wanted = Counter([*before, *after] if start_at == "beginning" else after)
+        got: Counter[str] = Counter()
+        wait_for(lambda: messages_of(second, got) >= wanted, "the second output", so_far=scene.agent.tail)
+    scene.wait(lambda: not scene.files(), "the file to be over")
+    messages_of(second, got)
+    assert got == wanted
+    scene.expect(*before, *after)
+    assert scene.agent.answer("audit")["sources"]
+
+
 def test_a_hanging_output_is_replaced(scene: Scene, second: Backend) -> None:
     scene.backend.behave("stall")
     append(scene.logs / "a.log", "one")
