@@ -1,16 +1,11 @@
 """Files that the agent has read and closed for want of descriptors, and that are gone when it wants to look again."""
 
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.hostile.scene import Scene, append
-from tests.hostile.test_unseen import is_halted
-from tests.support.waiting import wait_for
 
 MOST = 3
 OTHERS = range(MOST)
@@ -33,17 +28,6 @@ def closed(scene: Scene) -> Path:
 
 def others() -> list[str]:
     return [f"other {number}" for number in OTHERS]
-
-
-@contextmanager
-def halted(scene: Scene) -> Iterator[None]:
-    """Nothing is noticed until all is over."""
-    scene.agent.signal(signal.SIGSTOP)
-    try:
-        wait_for(lambda: is_halted(scene.agent.pid), "every thread to be halted")
-        yield
-    finally:
-        scene.agent.signal(signal.SIGCONT)
 
 
 def is_followed(scene: Scene, log: Path) -> bool:
@@ -96,7 +80,7 @@ def test_what_was_written_to_a_closed_file_before_it_was_deleted_is_lost(
     scene: Scene, closed: Path, *, replaced: bool
 ) -> None:
     append(scene.directory / "another", "another")
-    with halted(scene):
+    with scene.agent.halted():
         append(closed, "two")
         if replaced:
             (scene.directory / "another").rename(closed)
