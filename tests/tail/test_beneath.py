@@ -25,6 +25,7 @@ from hostagent.tail.finding.beneath import (
     open_directory,
     path_of,
 )
+from tests.support.descriptors import held
 from tests.support.waiting import wait_for
 
 SECRET = b"root:secret:\n"
@@ -313,11 +314,11 @@ os.close(open_beneath(sys.argv[1], "/logs/app.log"))
 def test_refusals_leak_no_descriptors(root: Path) -> None:
     os.mkfifo(root / "logs/pipe.log")
     (root / "loop").symlink_to("/loop")
-    before = len(os.listdir("/proc/self/fd"))
+    before = held()
     for path in ["/logs/pipe.log", "/loop", "/none", "/logs"] * 50:
         with pytest.raises(OpenError):
             read(root, path)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert held() == before
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from hostagent.tail.builtin import FileTailer, GzipTailer
 from hostagent.tail.files.contents import FileContent
 from hostagent.tail.files.identity import anchor_of, fingerprint, identify
 from hostagent.tail.files.lineage import Continuation, Effort, How, Lost, find_continuation
+from tests.support.descriptors import held
 
 TAILERS: dict[str, Tailer] = {"file": FileTailer(), "gzip": GzipTailer()}
 
@@ -41,12 +42,12 @@ class Search:
 
 @pytest.fixture
 def search() -> Iterator[Search]:
-    before = len(os.listdir("/proc/self/fd"))
+    before = held()
     search = Search()
     yield search
     for found in search.found:
         found.content.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert held() == before
 
 
 def lines(count: int, seed: int = 1) -> bytes:
@@ -411,13 +412,13 @@ while True:
     try:
         assert churn.stdout is not None
         churn.stdout.readline()
-        before = len(os.listdir("/proc/self/fd"))
+        before = held()
         for _ in range(300):
             found = find_continuation(lost, TAILERS)
             assert found is not None
             assert found.path.endswith("app.log.keep")
             found.content.close()
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert held() == before
     finally:
         churn.kill()
         churn.communicate()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from hostagent.hookspecs import Notice
 from hostagent.tail.finding.paths import Found, Limits, compile_selection, directories, open_beneath, scan
+from tests.support.descriptors import held
 
 
 def found(
@@ -354,12 +355,12 @@ for notice in sorted(notices): print(notice.subject.removeprefix(sys.argv[1]), b
 
 
 def test_a_scan_given_up_half_way_leaks_nothing(tree: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = held()
     for _ in range(20):
         walk = scan(str(tree), compile_selection(["/**"]))
         next(walk)
         walk.close()  # type: ignore[attr-defined]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert held() == before
 
 
 def test_proc_and_sys_are_not_walked() -> None:

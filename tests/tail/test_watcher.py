@@ -12,6 +12,7 @@ import pytest
 
 from hostagent.clock import Clock
 from hostagent.tail.watching.watcher import Event, Kind, Watcher
+from tests.support.descriptors import held
 
 
 @pytest.fixture
@@ -336,20 +337,20 @@ def test_being_woken_before_waiting_counts_once(watcher: Watcher) -> None:
 
 
 def test_closing_gives_everything_back_and_waking_then_does_nothing(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = held()
     watcher = Watcher(Clock())
     watcher.watch(str(tmp_path))
     watcher.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert held() == before
     reused = os.open("/dev/null", os.O_RDONLY)
     watcher.wake()
     os.close(reused)
 
 
 def test_watching_and_failing_to_watch_leaks_no_descriptor(watcher: Watcher, tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = held()
     for _ in range(50):
         watcher.watch(str(tmp_path))
         watcher.watch(str(tmp_path / "none"))
         watcher.unwatch(str(tmp_path))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert held() == before
