@@ -29,6 +29,8 @@ from hostagent.state.spool.spooled import Place
 
 # An ack waits for the next commit while there is more to send, but not longer than this.
 ACK_DELAY_S = 0.2
+# A block waits so long for others to go to the spool with it: two commits and a sync cost the same for one and for all.
+SPOOL_DELAY_S = 0.3
 
 
 class Backlog:
@@ -167,6 +169,16 @@ class Backlog:
             self._begun.appendleft(head.waiting)
             self._head = None
             return True
+
+    def spool_due_s(self) -> float | None:
+        """When what is in memory should go to the spool of an output that is down; None when there is nothing.
+
+        The reader needs room for one block to go on while this one's sender is busy with the disk.
+        """
+        oldest_s = self.oldest_s()
+        if oldest_s is None:
+            return None
+        return oldest_s if self.waiting >= self._max_blocks - 1 else oldest_s + SPOOL_DELAY_S
 
     def oldest_s(self) -> float | None:
         """When the oldest block in memory was cut, None when there is none."""

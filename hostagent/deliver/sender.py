@@ -154,8 +154,7 @@ class Sender:
         while True:
             if delivering and not self._transfer.halfway and self._backlog.look_for_spool():
                 raise Overtaken
-            if spooling:
-                self._spool_while_down()
+            spool_due_s = self._spool_while_down() if spooling else None
             now_s = self._clock.monotonic_s()
             if self._deadline_s is not None:
                 if now_s >= self._deadline_s or self._backlog.empty():
@@ -171,7 +170,13 @@ class Sender:
             opens_in_s = self._breaker.opens_in_s(now_s) or delay_s
             late = self._backlog.late_spool
             spool_in_s = (late.due_in_s() if late is not None else 0.0) or delay_s
-            ends = (until_s, now_s + opens_in_s, now_s + spool_in_s, self._deadline_s or until_s)
+            ends = (
+                until_s,
+                now_s + opens_in_s,
+                now_s + spool_in_s,
+                spool_due_s or until_s,
+                self._deadline_s or until_s,
+            )
             self._clock.wait(self._backlog.wake, min(ends) - now_s)
             self._backlog.wake.clear()
 
@@ -270,18 +275,23 @@ class Sender:
                 log.info("output %s: its state can be written again", self._name)
             return result
 
-    def _spool_while_down(self) -> None:
+    def _spool_while_down(self) -> float | None:
+        """Spool what waits if the output counts as down; when to look again, if something gathers."""
         now_s = self._clock.monotonic_s()
         stopping = self._deadline_s is not None and self._breaker.failing
         if not (self._breaker.open(now_s) or stopping):
-            return
+            return None
+        due_s = self._backlog.spool_due_s()
+        if due_s is not None and due_s > now_s and not stopping:
+            return due_s
         try:
             self._backlog.settle(divert=True)
         except StateError as error:
             self._note(f"delivery waits: {error}")
-            return
+            return None
         if self._backlog.spooling:
             self._condition.enter("spooling")
+        return None
 
     def _note(self, message: str) -> None:
         if self._condition.failed(message, "spooling" if self._backlog.spooling else "retrying"):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from hostagent.clock import Clock
 from hostagent.config.model import SpoolConfig
+from hostagent.deliver.backlog import SPOOL_DELAY_S
+from hostagent.deliver.breaker import OPEN_AFTER_S
 from hostagent.deliver.credits import Credits
 from hostagent.errors import PermanentError, TemporaryError
 from hostagent.model import Block, Delivery, Outcome, Verdict
@@ -231,6 +234,7 @@ def test_a_backend_that_asks_for_every_record_again_counts_as_down(tmp_path: Pat
     for failures in range(1, 6):
         wait_for(partial(lambda failures: len(output.seen) >= failures, failures), "a try")
         stage.lane.nudge()
+    clock.now_s += SPOOL_DELAY_S
     wait_for(lambda: stage.lane.status().state == "spooling", "spooling")
     busy = False
     stage.lane.nudge()
@@ -238,6 +242,48 @@ def test_a_backend_that_asks_for_every_record_again_counts_as_down(tmp_path: Pat
     stage.end()
     assert {delivery.body for delivery in output.seen} == {b"a\nb\n"}
     assert stage.lane.notices() == []
+
+
+class SleepClock(HandClock):
+    """Turned by hand; counts how often somebody has gone to sleep."""
+
+    sleeps = 0
+
+    def wait(self, event: threading.Event, timeout_s: float | None) -> bool:
+        self.sleeps += 1
+        return super().wait(event, timeout_s)
+
+
+def test_while_an_output_is_down_blocks_gather_for_the_spool_but_not_for_long(tmp_path: Path) -> None:
+    clock = SleepClock()
+    clock.now_s = time.monotonic()
+    spool = Spool.open(tmp_path, "main", SpoolConfig(reserve_bytes=0), Clock(), Losses())
+
+    def down(_delivery: Delivery) -> Verdict:
+        raise TemporaryError("down")
+
+    output = ScriptedOutput(down)
+    stage = Stage(output, spool=spool, clock=clock)
+
+    def spooled(blocks: int) -> Callable[[], bool]:
+        return lambda: stage.lane.status().counters.spooled == blocks and len(stage.acked) == blocks
+
+    stage.lane.start()
+    stage.block(b"0")
+    wait_for(lambda: stage.lane.status().state == "retrying", "a failure")
+    clock.now_s += OPEN_AFTER_S
+    wait_for(spooled(1), "the first block to be spooled")
+    commits = stage.journal.commits
+    for line in (b"1", b"2", b"3"):
+        sleeps = clock.sleeps
+        stage.block(line)
+        wait_for(partial(lambda sleeps: clock.sleeps > sleeps, sleeps), "the sender to have looked at it")
+    wait_for(spooled(4), "what there was room for")
+    assert stage.journal.commits - commits == 2, "in flight, then spooled: each once for all three"
+    stage.block(b"4")
+    clock.now_s += SPOOL_DELAY_S
+    wait_for(spooled(5), "the block that is alone")
+    stage.end()
 
 
 def test_while_the_checkpoint_can_not_be_written_nothing_is_sent_and_nothing_is_lost() -> None:
