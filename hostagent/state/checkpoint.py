@@ -17,7 +17,8 @@ from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import Block, Delivery, Loss
-from hostagent.state.database import divided, files, inflight, ledger, listing, positions, reclaims, totals
+from hostagent.state.database import divided, files, inflight, kinship, ledger, listing, positions, reclaims, totals
+from hostagent.state.database.kinship import Kinship
 from hostagent.state.database.ledger import LossReason, LossTotal
 from hostagent.state.database.listing import SpoolChange
 from hostagent.state.database.live import LiveDatabase
@@ -244,17 +245,28 @@ class Checkpoint:
 
     # -- blocks in a spool, and those it has lost --------------------------------------------------------------
 
+    def kinship(self, output: str, runs: Sequence[str], known: Place) -> Kinship:
+        """Whether a spool that lived through these runs, and knows of places up to there, is the one known here."""
+        return self._database.read(lambda connection: kinship.judge(connection, output, runs, known))
+
     def reconcile_spool(
-        self, output: str, held: Iterable[tuple[Place, SpoolHeader]], drained: tuple[Place, Place]
+        self,
+        output: str,
+        held: Iterable[tuple[Place, SpoolHeader]],
+        drained: tuple[Place, Place],
+        kin: Kinship = Kinship.SAME,
+        run: str = "",
     ) -> list[Place]:
         """At start: what a spool holds need not be read again; what it should hold and does not is to be reclaimed.
 
-        `held` are the blocks that wait in it, in order. Between the two places of `drained` all was delivered. Returns
-        the places of the blocks that are missing.
+        `held` are the blocks that wait in it, in order. Between the two places of `drained` all was delivered. The
+        spool has been told that this `run` uses it. Returns the places of the blocks that are missing.
         """
 
         def work(connection: sqlite3.Connection) -> list[Place]:
-            lost, places = listing.reconcile(connection, output, held, drained, self._clock.wall_ns())
+            if run:
+                kinship.note_run(connection, output, run)
+            lost, places = listing.reconcile(connection, output, held, drained, kin=kin, at_ns=self._clock.wall_ns())
             ledger.add_done(connection, lost)
             return places
 

@@ -7,6 +7,7 @@ from hostagent.clock import Clock
 from hostagent.config.model import SpoolConfig
 from hostagent.model import Block, Delivery, FileId, Fingerprint, Loss, Part, Range
 from hostagent.state.checkpoint import Checkpoint, FileRow
+from hostagent.state.database.kinship import Kinship
 from hostagent.state.database.ledger import LossReason
 from hostagent.state.spool.spooled import Place, SpoolHeader, decode_header, encode_block, losses_in, merge
 
@@ -78,8 +79,16 @@ def spool_config(**fields: object) -> SpoolConfig:
 class Losses(list[Loss]):
     """What a spool gave up: a record that knows nothing of its own, as a database that is younger than the spool."""
 
+    def kinship(self, _output: str, _runs: Sequence[str], _known: Place) -> Kinship:
+        return Kinship.SAME
+
     def reconcile_spool(
-        self, _output: str, held: Iterable[tuple[Place, SpoolHeader]], _drained: tuple[Place, Place]
+        self,
+        _output: str,
+        held: Iterable[tuple[Place, SpoolHeader]],
+        _drained: tuple[Place, Place],
+        _kin: Kinship = Kinship.SAME,
+        _run: str = "",
     ) -> list[Place]:
         for _ in held:
             pass

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from hostagent.model import Block, Loss, Range
 from hostagent.state.database import inflight, positions, reclaims
+from hostagent.state.database.kinship import Kinship
 from hostagent.state.database.ledger import LossReason
 from hostagent.state.database.packed import any_ranges, pack_parts, parts_in
 from hostagent.state.rows import InflightBlock, InflightPart, parts_of
@@ -109,44 +110,69 @@ def reconcile(
     output: str,
     held: Iterable[tuple[Place, SpoolHeader]],
     drained: tuple[Place, Place],
+    *,
+    kin: Kinship,
     at_ns: int,
 ) -> tuple[list[Loss], list[Place]]:
     """At start: make the rows those of the blocks that a spool holds; what it should hold and does not, as `lose`.
 
     A block that never had a row was spooled and not committed: now it is, and need not be read again.
     """
-    connection.executemany(_FORGET, [(output, *place) for place in _places(connection, output, *drained)])
+    if kin is Kinship.SAME:
+        connection.executemany(_FORGET, [(output, *place) for place in _places(connection, output, *drained)])
+    elif kin is Kinship.FOREIGN:
+        _disclaim(connection, output)
     in_flight = {block.id: block.parts for block in inflight.load(connection, output)}
     taken_back = {block.id for block in reclaims.passed(connection, output)}
     listed = listed_up_to(connection, output)
     gone: list[Place] = []
+    lost: list[Loss] = []
     looked_at = Place(0, 0)
     blocks = iter(held)
     # Some at a time: of small blocks a spool holds a million.
     while some := list(itertools.islice(blocks, _AT_A_TIME)):
         up_to = Place(some[-1][0].segment, some[-1][0].offset + 1)
-        rows = _places(connection, output, looked_at, up_to)
+        rows = _rows(connection, output, looked_at, up_to)
+        unknown: list[tuple[Place, SpoolHeader]] = []
         for place, header in some:
-            if place in rows:
-                rows.remove(place)
-            elif place.offset >= listed.get(place.segment, 0):
-                _adopt(connection, place, header, in_flight, taken_back)
+            row = rows.get(place)
+            if row is not None and _is_of(row, header):
+                del rows[place]
+            elif row is not None or place.offset >= listed.get(place.segment, 0):
+                unknown.append((place, header))
+        for place in sorted(rows):  # that of another block gives its place to the one that is there
+            lost += _lose_missing(connection, output, place, at_ns)
+        for place, header in unknown:
+            _adopt(connection, output, place, header, in_flight=in_flight, taken_back=taken_back, kin=kin)
         gone += sorted(rows)
         looked_at = up_to
-    gone += sorted(_places(connection, output, looked_at, _NOWHERE))
-    lost: list[Loss] = []
-    for place in gone:
-        just_there = (place, Place(place.segment, place.offset + 1))
-        lost += lose(connection, output, just_there, LossReason.SPOOL_MISSING, at_ns)[0]
+    for place in sorted(_places(connection, output, looked_at, _NOWHERE)):
+        lost += _lose_missing(connection, output, place, at_ns)
+        gone.append(place)
     return merge(lost), gone
+
+
+def _disclaim(connection: sqlite3.Connection, output: str) -> None:
+    """Of segments that have the same numbers in another past nothing was listed here. The highest number stays."""
+    highest = max(listed_up_to(connection, output), default=0)
+    connection.execute("DELETE FROM segments WHERE output = ?", (output,))
+    connection.execute(_REACH, (output, highest, 0))
+
+
+def _lose_missing(connection: sqlite3.Connection, output: str, place: Place, at_ns: int) -> list[Loss]:
+    just_there = (place, Place(place.segment, place.offset + 1))
+    return lose(connection, output, just_there, LossReason.SPOOL_MISSING, at_ns)[0]
 
 
 def _adopt(
     connection: sqlite3.Connection,
+    output: str,
     place: Place,
     header: SpoolHeader,
+    *,
     in_flight: dict[str, tuple[InflightPart, ...]],
     taken_back: Collection[str],
+    kin: Kinship,
 ) -> None:
     """Commit a spooled block at last. Blocks in flight that lie before it in a file were done before it; but not those
     that were taken back after a spool had lost them: they may have been cut after it.
@@ -155,28 +181,31 @@ def _adopt(
     forgotten together with their rows. Only what moves a position is the spool's to keep, and what was taken back: what
     else the position had passed was delivered once, or its row would be there, and what lies behind it is read from the
     file. If the spool loses those, nothing is lost.
+
+    Another agent gave the ids of files to other files, so a foreign block moves nothing, unless it is in flight here.
     """
     files = {range_.file for part in header.parts for range_ in part.ranges}
-    before = positions.of_files(connection, header.output, files)
+    before = positions.of_files(connection, output, files)
     begins = {range_.file: range_.start for part in reversed(header.parts) for range_ in reversed(part.ranges)}
     own = in_flight.get(header.id, ()) if header.id in taken_back else ()
     back = {range_ for part in own for range_ in part.ranges}
     ids = [
         id_
         for id_, parts in in_flight.items()
-        if id_ == header.id or (id_ not in taken_back and _before(parts, begins))
+        if id_ == header.id or (kin is not Kinship.FOREIGN and id_ not in taken_back and _before(parts, begins))
     ]
-    acked = [(header.output, [range_ for part in in_flight.pop(id_) for range_ in part.ranges]) for id_ in ids]
+    acked = [(output, [range_ for part in in_flight.pop(id_) for range_ in part.ranges]) for id_ in ids]
     positions.advance(connection, positions.reached_in(acked))
     inflight.end(connection, ids)
-    positions.adopt(connection, header.output, header.parts)
-    after = positions.of_files(connection, header.output, files)
+    if kin is not Kinship.FOREIGN:
+        positions.adopt(connection, output, header.parts)
+    after = positions.of_files(connection, output, files)
     kept = tuple(
         part._replace(ranges=tuple(one for one in part.ranges if one in back or _moved_over(one, before, after)))
         for part in header.parts
     )
     id_ = header.id if header.indexes is None else None
-    connection.execute(_HOLD, (header.output, *place, pack_parts(kept), id_, header.observed_ns))
+    connection.execute(_HOLD, (output, *place, pack_parts(kept), id_, header.observed_ns))
 
 
 def _moved_over(range_: Range, before: Mapping[int, int], after: Mapping[int, int]) -> bool:
@@ -202,6 +231,26 @@ def _places(connection: sqlite3.Connection, output: str, start: Place, stop: Pla
         (output, *start, *stop),
     ).fetchall()
     return {Place(*row) for row in rows}
+
+
+def _rows(
+    connection: sqlite3.Connection, output: str, start: Place, stop: Place
+) -> dict[Place, tuple[str | None, bytes]]:
+    rows = connection.execute(
+        "SELECT segment, offset, id, parts FROM spooled WHERE output = ? AND (segment, offset) >= (?, ?)"
+        " AND (segment, offset) < (?, ?)",
+        (output, *start, *stop),
+    ).fetchall()
+    return {Place(segment, offset): (id_, packed) for segment, offset, id_, packed in rows}
+
+
+def _is_of(row: tuple[str | None, bytes], header: SpoolHeader) -> bool:
+    """Whether the block there is the one that the row is about, or has at least all that the row has."""
+    id_, packed = row
+    if id_ is not None and id_ == header.id:
+        return True
+    held = {range_ for part in header.parts for range_ in part.ranges}
+    return all(range_ in held for part in parts_in(packed) for range_ in part.ranges)
 
 
 def _before(parts: Sequence[InflightPart], begins: Mapping[int, int]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hostagent.errors import StateError
@@ -69,6 +69,9 @@ class SegmentLog:
             self._next = max(self._next, self.given_up[0] + 1)
             self._first_new = self._next
             self.synced = (self.segments[-1].number, self.segments[-1].size) if self.segments else self.head
+            marked = [found.mark[:2], found.mark[2:4]] if found.mark is not None else []
+            self.known = max([self.synced, *marked, *found.missing.items()])
+            """Behind this place nothing was durable when it was opened, as far as anything left here tells."""
         except OSError as error:
             self._lock.close()
             raise os_fault(directory, "open it", error) from error
@@ -173,6 +176,18 @@ class SegmentLog:
     def is_fresh(self, segment: Segment) -> bool:
         """Whether a segment was begun in this run."""
         return segment.number >= self._first_new
+
+    @property
+    def runs(self) -> Sequence[str]:
+        """The runs of the agent that the directory has lived through; none where its mark is lost."""
+        return self._cursor.runs
+
+    def begin_run(self, run: str, before: Sequence[str]) -> None:
+        """Name those before and this one, durably."""
+        try:
+            self._cursor.begin_run(run, before)
+        except OSError as error:
+            raise os_fault(self.directory, "write the mark", error) from error
 
     def note_given_up(self, place: tuple[int, int]) -> None:
         """Something before a place was given up: it will not be drained, whether its segment is there or gone."""

@@ -1,8 +1,10 @@
 """Two small files beside the segments: how far they were drained and fsynced, and which of them should be there.
 
-Both are overwritten in place, so that they never need space on a full disk, and carry checksums: a mark that was torn
-or damaged is as good as none, and then more is delivered again, never less. The cursor is fsynced only before a segment
-is removed: after a power cut it may step back, and blocks come again under the same id.
+The first also names the runs of the agent that the directory has lived through, so that whoever keeps books about it
+can tell whether they are about this one. Both are overwritten in place, so that they never need space on a full disk,
+and carry checksums: a mark that was torn or damaged is as good as none, and then more is delivered again, never less.
+The cursor is fsynced only at a start and before a segment is removed: after a power cut it may step back, and blocks
+come again under the same id.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +22,9 @@ MANIFEST_NAME = "segments"
 _SLOT = struct.Struct("<4sIQQQQQQ")
 _SLOT_BYTES = 64
 _MAGIC = b"HAC1"
+_RUNS_AT = 2 * _SLOT_BYTES
+RUN_BYTES = 8
+_RUNS_KEPT = 100
 _MANIFEST_MAX_BYTES = 1024 * 1024
 _TOO_LARGE = 1 << 48
 """No spool comes to so many segments, and no segment to so many bytes."""
@@ -43,7 +49,9 @@ class Cursor:
 
     def __init__(self, directory: Path) -> None:
         self._fd = _open(directory / CURSOR_NAME)
-        self._turn = _read_cursor(self._fd)[0]
+        self._turn, mark = _read_cursor(self._fd)
+        self.runs = _read_runs(self._fd) if mark is not None else []
+        """The newest runs that used this directory, oldest first; none where the mark is lost."""
 
     @staticmethod
     def read(directory: Path) -> Mark | None:
@@ -65,6 +73,14 @@ class Cursor:
         slot += struct.pack("<I", zlib.crc32(slot))
         os.pwrite(self._fd, slot, turn % 2 * _SLOT_BYTES)
         self._turn = turn
+
+    def begin_run(self, run: str, before: Sequence[str]) -> None:
+        """Write durably which runs the directory has lived through: those before, and this one."""
+        runs = [*before, run][-_RUNS_KEPT:]
+        names = b"".join(map(bytes.fromhex, runs)).ljust(_RUNS_KEPT * RUN_BYTES, b"\0")
+        os.pwrite(self._fd, struct.pack("<I", zlib.crc32(names)) + names, _RUNS_AT)
+        self.sync()
+        self.runs = runs
 
     def sync(self) -> None:
         """Make the mark that was written last durable."""
@@ -126,6 +142,16 @@ def _open_to_read(path: Path) -> int:
 
 def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+
+
+def _read_runs(fd: int) -> list[str]:
+    """The runs that are named in a mark's file; none when they were damaged, or an older agent made it."""
+    found = os.pread(fd, 4 + _RUNS_KEPT * RUN_BYTES, _RUNS_AT)
+    names = found[4:]
+    if len(names) != _RUNS_KEPT * RUN_BYTES or int.from_bytes(found[:4], "little") != zlib.crc32(names):
+        return []
+    runs = (names[at : at + RUN_BYTES] for at in range(0, len(names), RUN_BYTES))
+    return [run.hex() for run in runs if any(run)]
 
 
 def _read_cursor(fd: int) -> tuple[int, Mark | None]:

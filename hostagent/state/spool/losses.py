@@ -8,6 +8,7 @@ younger than the spool, a frame's header has to say it, or nobody can.
 from __future__ import annotations
 
 import contextlib
+import os
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,11 @@ from hostagent.clock import Clock
 from hostagent.errors import StateError
 from hostagent.hookspecs import Notice
 from hostagent.model import Loss
+from hostagent.state.database.kinship import Kinship
 from hostagent.state.database.ledger import LossReason
 from hostagent.state.segments.frames import Damage, Frame
+from hostagent.state.segments.log import SegmentLog
+from hostagent.state.segments.marks import RUN_BYTES
 from hostagent.state.segments.survey import Segment
 from hostagent.state.spool.spooled import SPOOL_DIRECTORY, Place, SpoolHeader, decode_header
 
@@ -28,8 +32,16 @@ _NOTICES_KEPT = 20
 class SpoolRecord(Protocol):
     """The checkpoint as the spool sees it: it knows what the spool should hold, has it read again, keeps the ledger."""
 
+    def kinship(self, output: str, runs: Sequence[str], known: Place) -> Kinship:
+        """Whether a directory that has lived through these runs, and knows of places up to there, is the known one."""
+
     def reconcile_spool(
-        self, output: str, held: Iterable[tuple[Place, SpoolHeader]], drained: tuple[Place, Place]
+        self,
+        output: str,
+        held: Iterable[tuple[Place, SpoolHeader]],
+        drained: tuple[Place, Place],
+        kin: Kinship = Kinship.SAME,
+        run: str = "",
     ) -> Sequence[Place]:
         """At start: have what should be there and is not read again; the places of those blocks."""
 
@@ -63,21 +75,34 @@ class SpoolLosses:
         """The last segment of which the record has ever heard."""
         self.notices: list[Notice] = []
 
-    def reconcile(
-        self,
-        held: Iterable[tuple[Place, SpoolHeader]],
-        drained: tuple[Place, Place],
-        missing: Mapping[int, int],
-        unreadable: Sequence[Segment],
-    ) -> Place:
+    def reconcile(self, log: SegmentLog, held: Iterable[tuple[Place, SpoolHeader]]) -> Place:
         """At start: ledger what should be there and is not, segments that are gone or unreadable included.
 
-        Between the two places all was `drained`. `missing` are numbers of segments and how long they were, 0 where that
-        isn't known. Returns the place before which something is lacking.
+        Returns the place before which something is lacking.
         """
+        kin = self._record.kinship(self._output, log.runs, Place(*log.known))
+        if kin is Kinship.FOREIGN:
+            self.tell(
+                f"{self._directory} and the database are of different age, or it is another agent's: what the database "
+                "has in it and is not there is read from the log files again, what is there is delivered",
+                "put back copies of the whole data directory only; some lines come twice, some may be in the ledger "
+                "that were delivered",
+            )
+        # The directory first: a database that knows a run is then no stranger to it, wherever we are killed.
+        log.begin_run(run := os.urandom(RUN_BYTES).hex(), log.runs if kin is Kinship.SAME else ())
+        drained = (Place(*log.given_up), Place(*log.done))
+        missed = self._record.reconcile_spool(self._output, held, drained, kin, run)
+        return self._note_missed(missed, log.missing, log.unreadable)
+
+    def nothing_there(self) -> Place:
+        """The same where there is no directory."""
+        return self._note_missed(self._record.reconcile_spool(self._output, (), (Place(0, 0), Place(0, 0))), {}, ())
+
+    def _note_missed(self, missed: Sequence[Place], missing: Mapping[int, int], unreadable: Sequence[Segment]) -> Place:
+        """`missing` are numbers of segments and how long they were, 0 where that isn't known."""
         listed = self._record.listed_up_to(self._output)
         self.highest = max(listed, default=0)
-        self._missed = sorted(self._record.reconcile_spool(self._output, held, drained))
+        self._missed = sorted(missed)
         if self._missed:
             self.tell(
                 f"{len(self._missed)} spooled blocks are damaged or gone: they are read from their log files again",

@@ -72,17 +72,9 @@ class Spool:
         self._failed_reads = 0
         self._tally = Tally()
         if self.directory.exists():  # a healthy output has none, and pays nothing for it
-            self._log = self._open_log()
-            try:
-                self._take_stock(self._log)
-            except OSError as error:
-                self._log.close()
-                raise os_fault(self.directory, "read the spool", error) from error
-            except BaseException:
-                self._log.close()
-                raise
+            self._log = self._open_log(Place(0, 0))
         else:
-            self._given_up = self._losses.reconcile((), (Place(0, 0), Place(0, 0)), {}, ())
+            self._given_up = self._losses.nothing_there()
 
     def append(self, block: Block, delivery: Delivery) -> Place | None:
         """Write a block behind all others; None if there is no room, or none before sync(). Safe only after sync()."""
@@ -94,8 +86,7 @@ class Spool:
             if self._must_sync_first(need_bytes) or not self._has_room(need_bytes):
                 return None
             if self._log is None:
-                self._log = self._open_log()
-                self._go_on_from(self._log, self._given_up)
+                self._log = self._open_log(self._given_up)
             place = self._log.append(BLOCK_FRAME, header, delivery.body)
             self._tally.appended(delivery.records, block.raw_bytes)
         return Place(*place)
@@ -209,13 +200,25 @@ class Spool:
                 self._log.close()
                 self._log = None
 
-    def _open_log(self) -> SegmentLog:
-        return SegmentLog(self.directory, self._room.segment_bytes, self._quarantine, self._losses.drained)
+    def _open_log(self, given_up: Place) -> SegmentLog:
+        """The directory as it is now, which is new if it was not there, where something before a place was given up."""
+        log = SegmentLog(self.directory, self._room.segment_bytes, self._quarantine, self._losses.drained)
+        try:
+            self._take_stock(log, given_up)
+        except OSError as error:
+            log.close()
+            raise os_fault(self.directory, "read the spool", error) from error
+        except BaseException:
+            log.close()
+            raise
+        return log
 
-    def _take_stock(self, log: SegmentLog) -> None:
+    def _take_stock(self, log: SegmentLog, given_up: Place) -> None:
         """Count what waits; write into the ledger what is gone before the list of segments forgets it."""
-        drained = (Place(*log.given_up), Place(*log.done))
-        self._go_on_from(log, self._losses.reconcile(self._counted(log), drained, log.missing, log.unreadable))
+        given_up = max(given_up, self._losses.reconcile(log, self._counted(log)))
+        # Numbered behind all there ever were: what is on record of those must not be taken for theirs.
+        log.note_given_up(given_up)
+        log.number_behind(self._losses.highest)
         for number in log.missing:
             told = f"segment {number:012d} is missing: what it held is read from the log files again"
             self._losses.tell(told, "find out who removed it; what is not there any more is in the ledger")
@@ -228,11 +231,6 @@ class Spool:
             torn = f"{log.torn_bytes} bytes at the end were being written when the agent died; they come again"
             self._losses.tell(torn, "")
 
-    def _go_on_from(self, log: SegmentLog, given_up: Place) -> None:
-        """Number new segments behind all there ever were: what is on record of those must not be taken for theirs."""
-        log.note_given_up(given_up)
-        log.number_behind(self._losses.highest)
-
     def _begin_anew(self, log: SegmentLog) -> SegmentLog:
         """Somebody has removed the directory: what it held, the block at the head included, is read from its files."""
         self._head = None
@@ -241,8 +239,7 @@ class Spool:
             if start < (end := log.durable_size(segment)):
                 self._give_up(log, segment, Damage(start, end, "its directory was removed"))
         self._tally.nothing_left()
-        fresh = self._open_log()
-        self._go_on_from(fresh, Place(max(log.synced, log.head)[0] + 1, 0))
+        fresh = self._open_log(Place(max(log.synced, log.head)[0] + 1, 0))
         log.close()
         return fresh
 
