@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -200,9 +201,9 @@ class Agent:
 
     def _stands_still(self) -> bool:
         states = set()
-        for stat in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+        for path in Path(f"/proc/{self.pid}/task").glob("*/stat"):
             with suppress(FileNotFoundError, ProcessLookupError):
-                states.add(stat.read_text().rpartition(")")[2].split()[0])
+                states.add(path.read_text().rpartition(")")[2].split()[0])
         return states == {"T"}
 
     def open_files(self) -> list[tuple[str, os.stat_result]]:
@@ -215,8 +216,8 @@ class Agent:
         return found
 
     def open_inodes(self) -> set[int]:
-        """Inodes of the files the agent holds open."""
-        return {status.st_ino for _, status in self.open_files()}
+        """Inodes of the regular files the agent holds open; a socket may have the same number."""
+        return {status.st_ino for _, status in self.open_files() if stat.S_ISREG(status.st_mode)}
 
     def __enter__(self) -> Self:
         return self
