@@ -16,12 +16,12 @@ from hostagent.deliver.compress import Compressor
 from hostagent.deliver.late_spool import LateSpool
 from hostagent.deliver.pace import Pace
 from hostagent.deliver.pieces import delivery_of, without_payload
+from hostagent.deliver.spool_news import SpoolNews
 from hostagent.deliver.status import Counters
 from hostagent.deliver.waiting import Head, Journal, Waiting, begin
 from hostagent.errors import StateError
 from hostagent.hookspecs import Encoder
 from hostagent.model import Block, Delivery
-from hostagent.state.database.listing import SpoolChange
 from hostagent.state.letters import LetterPart, whole_parts
 from hostagent.state.rows import InflightPart, parts_of
 from hostagent.state.spool.spool import Spool
@@ -74,9 +74,7 @@ class Backlog:
         self._begun: deque[Waiting] = deque()
         self._done: list[Block] = []
         self._done_since_s = 0.0
-        self._spooled: list[tuple[Place, Block]] = []
-        self._known_head: Place | None = None
-        self._known_since_s = 0.0
+        self._news = SpoolNews(output, clock)
         self._acked: deque[Block] = deque()
         self._head: Head | None = None
         self._pace = Pace(clock)
@@ -199,13 +197,10 @@ class Backlog:
                 self._wanted = not self._divert(self._compressor) and self._wanted
                 spooling = spooling or self.spooling
             begun = [] if spooling else [waiting.block for waiting in self._fresh if not waiting.durable]
-            change = self._spool_change(waits=spooling)
+            change = self._news.change(self._spool, waits=spooling)
             if begun or self._done or change is not None:
                 self._journal.commit(begun=begun, acked=self._done, spool=change)
-                self._spooled = []
-            if change is not None:
-                self._known_head = change.head
-                self._known_since_s = self._clock.monotonic_s()
+                self._news.committed(change)
             if not spooling:
                 self._begun.extend(self._fresh)
                 self._fresh.clear()
@@ -277,16 +272,6 @@ class Backlog:
             return Head(None, spooled.delivery)
         return Head(self._begun.popleft(), None) if self._begun else None
 
-    def _spool_change(self, *, waits: bool) -> SpoolChange | None:
-        """What the checkpoint has to know of the spool now; while it is drained, that the head moves, now and then."""
-        if self._spool is None or (head := self._spool.place) is None:
-            return None
-        added = [(place, block) for place, block in self._spooled if self._spool.holds(place)]
-        gone = [block for place, block in self._spooled if self._spool.gave_up(place)]
-        late = not waits or self._clock.monotonic_s() - self._known_since_s >= ACK_DELAY_S
-        news = bool(added or gone) or (head != self._known_head and late)
-        return SpoolChange(self._output, added, head, self._spool.end, gone) if news else None
-
     def _in_memory(self) -> list[Waiting]:
         head = [self._head.waiting] if self._head is not None and self._head.waiting is not None else []
         return [*head, *self._begun, *self._fresh]
@@ -331,7 +316,7 @@ class Backlog:
             (self._begun or self._fresh).popleft()
         self._counters.spooled += 1
         self._finish(waiting.block)
-        self._spooled.append((place, self._done[-1]))
+        self._news.add(place, self._done[-1])
 
     def _advance(self, block_id: str) -> int:
         assert self._spool is not None
