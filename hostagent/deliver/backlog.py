@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 
 from hostagent.clock import Clock
 from hostagent.deliver.compress import Compressor
@@ -23,7 +23,7 @@ from hostagent.errors import StateError
 from hostagent.hookspecs import Encoder
 from hostagent.model import Block, Delivery
 from hostagent.state.letters import LetterPart, whole_parts
-from hostagent.state.rows import InflightPart, parts_of
+from hostagent.state.rows import parts_of
 from hostagent.state.spool.spool import Spool
 from hostagent.state.spool.spooled import Place
 
@@ -227,12 +227,7 @@ class Backlog:
     def origin(self) -> list[LetterPart]:
         """Where the records of what `head` gave came from, in order."""
         with self._lock:
-            if self._head is not None and self._head.waiting is not None:
-                parts: Sequence[InflightPart] = parts_of(self._head.waiting.block)
-            else:
-                spooled = self._spool.head() if self._spool is not None else None
-                parts = spooled.parts if spooled is not None else ()
-        return whole_parts(parts)
+            return whole_parts(self._head.parts if self._head is not None else ())
 
     def delivered(self) -> int:
         """What `head` gave has been delivered, or is among the dead letters; how many bytes of log it was."""
@@ -269,8 +264,11 @@ class Backlog:
     def _next(self) -> Head | None:
         spooled = self._spool.head() if self._spool is not None else None
         if spooled is not None:
-            return Head(None, spooled.delivery)
-        return Head(self._begun.popleft(), None) if self._begun else None
+            return Head(None, spooled.delivery, spooled.parts)
+        if not self._begun:
+            return None
+        waiting = self._begun.popleft()
+        return Head(waiting, None, parts_of(waiting.block))
 
     def _in_memory(self) -> list[Waiting]:
         head = [self._head.waiting] if self._head is not None and self._head.waiting is not None else []

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 from hostagent.errors import StateError
 from hostagent.model import Block, Delivery
 from hostagent.state.database.listing import SpoolChange
+from hostagent.state.rows import InflightPart
 
 
 class Journal(Protocol):
@@ -42,8 +43,12 @@ def begin(journal: Journal, waiting: Iterable[Waiting], *, needed: bool = True) 
 
 
 class Head:
-    """The block being delivered: from memory (`waiting`) or from the spool, or put there while it is on its way."""
+    """The block being delivered: from memory (`waiting`) or from the spool, or put there while it is on its way.
 
-    def __init__(self, waiting: Waiting | None, delivery: Delivery | None) -> None:
+    `parts` say where it came from, whatever becomes of its place in the spool meanwhile.
+    """
+
+    def __init__(self, waiting: Waiting | None, delivery: Delivery | None, parts: Sequence[InflightPart]) -> None:
         self.waiting = waiting
         self.delivery = delivery
+        self.parts = parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -516,6 +517,31 @@ def test_refused_records_are_kept_with_their_reason(disk: Disk) -> None:
     assert entry.header.reasons == ("400 not like this",)
     assert entry.header.block == stage.acked[0].id
     assert disk.position(1) == 8
+
+
+def test_what_is_refused_keeps_its_origin_when_its_spool_is_removed_meanwhile(disk: Disk) -> None:
+    """Another block is the spool's first by then."""
+    gate = threading.Event()
+
+    def refuse_the_first(delivery: Delivery) -> Verdict:
+        gate.wait(20)
+        if delivery.id == output.seen[0].id:
+            raise PermanentError("400 not like this")
+        return Verdict()
+
+    output = ScriptedOutput(refuse_the_first)
+    stage = Stage(output, spool=disk.spool, journal=disk.checkpoint)
+    stage.lane.start()
+    stage.block(b"line 0000")
+    wait_for(lambda: output.seen, "the first request")
+    assert stage.lane.spool_now((1,))
+    shutil.rmtree(disk.spool.directory)
+    stage.block(b"line 0001")
+    assert stage.lane.spool_now((1,))
+    gate.set()
+    wait_for(stage.lane.idle, "idle")
+    stage.end()
+    assert [part.ranges for part in stage.letters.parts] == [((1, 0, 10),)]
 
 
 def test_delivery_and_securing_at_the_same_time_deliver_everything_once(disk: Disk) -> None:
