@@ -293,6 +293,10 @@ class Checkpoint:
         """For each segment of a spool, the offset before which every block had a row here, whatever became of it."""
         return self._database.read(lambda connection: listing.listed_up_to(connection, output))
 
+    def note_listed(self, output: str, ends: Mapping[int, int]) -> None:
+        """Up to these places in segments of a spool every block has its row here, or an entry in the ledger."""
+        self._database.write(lambda connection: listing.note_listed(connection, output, ends))
+
     def lose_unlisted(self, output: str, headers: Sequence[SpoolHeader], reason: LossReason) -> None:
         """A spool has lost blocks that never had a row here; only their own headers tell what they were.
 

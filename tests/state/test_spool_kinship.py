@@ -34,6 +34,15 @@ def keep(pair: Pair, folder: Path, what: str) -> None:
     pair.open()
 
 
+def back_up(pair: Pair, folder: Path) -> None:
+    """A copy of the database while it is in use."""
+    with (
+        contextlib.closing(sqlite3.connect(folder)) as copy,
+        contextlib.closing(sqlite3.connect(pair.folder / "checkpoint.db")) as today,
+    ):
+        today.backup(copy)
+
+
 def put_back(pair: Pair, folder: Path, what: str) -> None:
     pair.close()
     target = pair.folder / what
@@ -100,11 +109,7 @@ def test_the_copy_of_a_spool_in_use_is_older_than_the_database_of_the_same_run(t
         pair.put(0, bytes_=MIB)
         shutil.copytree(pair.folder / "spool", tmp_path / "spool")
         pair.put(1)
-        with (
-            contextlib.closing(sqlite3.connect(tmp_path / "older")) as older,
-            contextlib.closing(sqlite3.connect(pair.folder / "checkpoint.db")) as today,
-        ):
-            today.backup(older)
+        back_up(pair, tmp_path / "older")
         pair.drain(2)
         pair.commit()
         put_back(pair, tmp_path / "spool", "spool")
@@ -225,3 +230,84 @@ def test_a_directory_that_is_put_there_while_the_agent_runs_is_looked_through(pa
     assert pair.drain(9) == ["b0", "b1", "b7"]
     assert pair.spool.place is not None
     assert pair.spool.place > Place(1, 0)
+
+
+def segments_of(pair: Pair) -> list[Path]:
+    return sorted(pair.spool.directory.glob("*.seg"))
+
+
+@pytest.mark.parametrize("number", [0, 2, 9])
+def test_a_copy_of_a_segment_under_another_number_is_told_from_it(pair: Pair, number: int) -> None:
+    pair.put(0, 1)
+    pair.close()
+    (segment,) = segments_of(pair)
+    shutil.copy(segment, segment.with_name(f"{number:012d}{segment.name[12:]}"))
+    pair.open()
+    assert pair.drain(9) == ["b0", "b1"]
+    assert any("is a copy of another one" in notice.message for notice in pair.spool.notices())
+    pair.commit()
+    pair.put(2)
+    pair.reopen()
+    assert pair.drain(9) == ["b2"]
+    assert (pair.missed(), pair.lost()) == ([], [])
+
+
+def test_a_copy_takes_no_place_of_another_segment(pair: Pair) -> None:
+    """Two have one number, and the copied one is there, too: neither is mistaken."""
+    pair.put(0, 1)
+    pair.reopen()
+    pair.put(2)
+    pair.close()
+    first, second = segments_of(pair)
+    shutil.copy(second, first.with_name(first.name[:12] + second.name[12:]))
+    pair.open()
+    assert pair.drain(9) == ["b0", "b1", "b2"]
+    assert (pair.missed(), pair.lost()) == ([], [])
+
+
+def test_a_renamed_segment_that_takes_anothers_number_hides_nothing(pair: Pair) -> None:
+    pair.put(0, 1)
+    pair.reopen()
+    pair.put(2)
+    pair.close()
+    first, second = segments_of(pair)
+    second.rename(first.with_name(first.name[:12] + second.name[12:]))
+    pair.open()
+    delivered = pair.drain(9)
+    missed = [reclaim.block.id for reclaim in pair.checkpoint.reclaims("main", 9)]
+    assert sorted(delivered + missed) == ["b0", "b1", "b2"]
+
+
+def test_what_an_older_copy_of_a_spool_holds_once_more_moves_no_position(pair: Pair, tmp_path: Path) -> None:
+    """Of another agent's blocks the database has known, too, that they were there and were delivered."""
+    with contextlib.closing(Pair(tmp_path / "other")) as other:
+        other.put(0, 1)
+    pair.checkpoint.set_positions([(1, "main", 0, b"")])
+    put_back(pair, tmp_path / "other" / "spool", "spool")
+    shutil.copytree(pair.folder / "spool", tmp_path / "spool")
+    assert pair.drain(9) == ["b0", "b1"]
+    pair.commit()
+    put_back(pair, tmp_path / "spool", "spool")
+    assert offsets(pair.checkpoint) == {(1, "main"): 0}
+
+
+def test_damage_that_an_older_database_does_not_know_is_told_before_it_seems_known(pair: Pair, tmp_path: Path) -> None:
+    """It is news as long as nothing behind it is listed."""
+    pair.put(0, bytes_=5000)
+    back_up(pair, tmp_path / "older")
+    place = pair.spool.append(one := block("c0", part(77, 0, 10)), delivery("c0", os.urandom(5000)))
+    assert place is not None
+    pair.spool.sync()
+    pair.commit([(place, one)])
+    pair.put(1)
+    pair.close()
+    (segment,) = segments_of(pair)
+    with segment.open("rb") as file:
+        file.seek(place.offset)
+        assert file.read(3) == b"HAF"
+    shutil.copy(tmp_path / "older", pair.folder / "checkpoint.db")
+    flip(segment, place.offset + 20)
+    pair.open()
+    pair.put(2)
+    pair.drain(9)
+    assert pair.lost() == [(place.offset, None, "spool_damaged")]

@@ -1,6 +1,6 @@
 """Sample files and blocks for the tests of the state folder."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from hostagent.clock import Clock
@@ -103,11 +103,14 @@ class Losses(list[Loss]):
     def listed_up_to(self, _output: str) -> dict[int, int]:
         return {}
 
+    def note_listed(self, _output: str, _ends: Mapping[int, int]) -> None:
+        pass
+
     def lose_unlisted(self, output: str, headers: Sequence[SpoolHeader], reason: LossReason) -> None:
         self.add_losses(merge([one for header in headers for one in losses_in(header.parts, output, reason, 0)]))
 
     def add_losses(self, losses: Sequence[Loss]) -> None:
-        self.extend(losses)
+        self.extend(loss for loss in losses if loss not in self)
 
     def spans(self) -> list[tuple[int, int, int | None, str]]:
         return [(loss.file, loss.start, loss.end, loss.reason) for loss in self]

@@ -77,6 +77,11 @@ def listed_up_to(connection: sqlite3.Connection, output: str) -> dict[int, int]:
     return dict(rows)
 
 
+def note_listed(connection: sqlite3.Connection, output: str, ends: Mapping[int, int]) -> None:
+    """Up to these places in these segments every block has had a row, or an entry in the ledger."""
+    connection.executemany(_REACH, [(output, *place) for place in ends.items()])
+
+
 def lose(
     connection: sqlite3.Connection, output: str, where: tuple[Place, Place], reason: LossReason, at_ns: int
 ) -> tuple[list[Loss], list[Place]]:
@@ -124,7 +129,8 @@ def reconcile(
         _disclaim(connection, output)
     in_flight = {block.id: block.parts for block in inflight.load(connection, output)}
     taken_back = {block.id for block in reclaims.passed(connection, output)}
-    listed = listed_up_to(connection, output)
+    # What lies before the last place that was listed, and has no row, was done with already.
+    listed = Place(*max(listed_up_to(connection, output).items(), default=(0, 0)))
     gone: list[Place] = []
     lost: list[Loss] = []
     looked_at = Place(0, 0)
@@ -138,7 +144,7 @@ def reconcile(
             row = rows.get(place)
             if row is not None and _is_of(row, header):
                 del rows[place]
-            elif row is not None or place.offset >= listed.get(place.segment, 0):
+            elif row is not None or place >= listed or kin is Kinship.FOREIGN:
                 unknown.append((place, header))
         for place in sorted(rows):  # that of another block gives its place to the one that is there
             lost += _lose_missing(connection, output, place, at_ns)

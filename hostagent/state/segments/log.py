@@ -20,7 +20,7 @@ from hostagent.state.quarantine import Quarantine
 from hostagent.state.segments import frames
 from hostagent.state.segments.frames import Damage, Frame
 from hostagent.state.segments.marks import Cursor, Manifest, Mark
-from hostagent.state.segments.survey import Segment, open_for_reading, scan_segment, survey
+from hostagent.state.segments.survey import Segment, number_of, open_for_reading, scan_segment, survey
 
 
 class SegmentLog:
@@ -57,10 +57,12 @@ class SegmentLog:
             self.foreign = found.foreign
             self.torn_bytes = 0
             self.unreadable: list[Segment] = []
+            self._copies: list[Segment] = []
+            self._tell_apart(found.copies)
             self._heal(found.mark)
             self._cursor = Cursor(directory)
             self._manifest = Manifest(directory)
-            numbers = [segment.number for segment in self.segments]
+            numbers = [one.number for one in [*self.segments, *found.copies]] + [*map(number_of, found.foreign)]
             self._next = max([*numbers, *found.missing, found.mark.head_segment if found.mark else 0]) + 1
             self.head = self._first_head(found.mark)
             self.done = (found.mark.head_segment, found.mark.head_offset) if found.mark is not None else (0, 0)
@@ -88,6 +90,9 @@ class SegmentLog:
         """Call when what is missing or unreadable is in the ledger; says what became of unreadable segments."""
         kept = []
         try:
+            for one in self._copies:
+                became = self._quarantine.move_or_drop(one.path, self._quarantine_name(one))
+                kept.append(f"segment {one.path.name} is a copy of another one; it {became}")
             for one in self.unreadable:
                 became = self._quarantine.move_or_drop(one.path, self._quarantine_name(one))
                 kept.append(f"nothing in segment {one.path.name} reads ({one.damage}); it {became}")
@@ -286,6 +291,13 @@ class SegmentLog:
         if self._reading is not None:
             os.close(self._reading[1])
             self._reading = None
+
+    def _tell_apart(self, copies: list[Segment]) -> None:
+        """A copy of what is there is no loss; of what has another's number nobody can say what it was."""
+        markers = {segment.marker for segment in self.segments}
+        for one in copies:
+            one.damage = "its number is that of another one"
+            (self._copies if one.marker in markers else self.unreadable).append(one)
 
     def _heal(self, mark: Mark | None) -> None:
         """Cut torn tails, set aside what holds no sound frame, drop what was drained."""

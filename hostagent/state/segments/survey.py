@@ -10,7 +10,8 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,13 +44,21 @@ class Segment:
 class Survey(NamedTuple):
     """What a look at the directory found: segments in order, those listed but missing, names that are not ours.
 
-    Of those that are missing it says how long they were, 0 where that isn't known.
+    Of those that are missing it says how long they were, 0 where that isn't known. `copies` have the number or the
+    marker of one of the segments.
     """
 
     segments: list[Segment]
     missing: dict[int, int]
     foreign: list[str]
     mark: Mark | None
+    copies: list[Segment]
+
+
+def number_of(name: str) -> int:
+    """The number that a file's name takes, 0 if it is no segment's; it need not be a segment for all that."""
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match is not None else 0
 
 
 def segment_at(path: Path) -> Segment:
@@ -74,6 +83,8 @@ def survey(directory: Path) -> Survey:
             foreign.append(name)
     mark = Cursor.read(directory)
     listed = Manifest.read(directory)
+    copies = _copies(segments, listed)
+    segments = sorted((one for one in segments if one not in copies), key=lambda one: one.number)
     for segment in segments:
         synced = mark.synced_offset if mark is not None and mark.synced_segment == segment.number else 0
         # A file that became shorter than it was: the rest is found damaged when it is read.
@@ -82,7 +93,26 @@ def survey(directory: Path) -> Survey:
     missing = {number: size for number, size in listed.items() if mark is None or number >= mark.head_segment}
     if mark is not None and mark.synced_segment in missing:
         missing[mark.synced_segment] = max(missing[mark.synced_segment], mark.synced_offset)
-    return Survey(segments, missing, foreign, mark)
+    return Survey(segments, missing, foreign, mark, copies)
+
+
+def _copies(segments: Sequence[Segment], listed: Mapping[int, int]) -> list[Segment]:
+    """Segments whose marker or number another one has: somebody copied or renamed a file."""
+    markers = Counter(segment.marker for segment in segments)
+    numbers = Counter(segment.number for segment in segments)
+
+    def doubt(one: Segment) -> tuple[bool, ...]:
+        size = listed.get(one.number, -1)
+        return markers[one.marker] > 1, size < 0, numbers[one.number] > 1, size not in {0, one.size}
+
+    copies: list[Segment] = []
+    taken: set[bytes | int] = set()
+    for one in sorted(segments, key=doubt):
+        if one.marker in taken or one.number in taken:
+            copies.append(one)
+        else:
+            taken |= {one.marker, one.number}
+    return copies
 
 
 def _mode_of(path: Path) -> int:

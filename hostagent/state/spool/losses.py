@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -24,7 +24,7 @@ from hostagent.state.segments.frames import Damage, Frame
 from hostagent.state.segments.log import SegmentLog
 from hostagent.state.segments.marks import RUN_BYTES
 from hostagent.state.segments.survey import Segment
-from hostagent.state.spool.spooled import SPOOL_DIRECTORY, Place, SpoolHeader, decode_header
+from hostagent.state.spool.spooled import BLOCK_FRAME, SPOOL_DIRECTORY, Place, SpoolHeader, decode_header
 
 _NOTICES_KEPT = 20
 
@@ -54,6 +54,9 @@ class SpoolRecord(Protocol):
     def listed_up_to(self, output: str) -> Mapping[int, int]:
         """By segment: before which offset it has known every block."""
 
+    def note_listed(self, output: str, ends: Mapping[int, int]) -> None:
+        """All blocks before these places in their segments are known now."""
+
     def lose_unlisted(self, output: str, headers: Sequence[SpoolHeader], reason: LossReason) -> None:
         """Ledger what nobody else knows of, by what the frames' headers say."""
 
@@ -75,10 +78,10 @@ class SpoolLosses:
         """The last segment of which the record has ever heard."""
         self.notices: list[Notice] = []
 
-    def reconcile(self, log: SegmentLog, held: Iterable[tuple[Place, SpoolHeader]]) -> Place:
+    def reconcile(self, log: SegmentLog, found: Iterable[tuple[Segment, Frame | Damage]]) -> Place:
         """At start: ledger what should be there and is not, segments that are gone or unreadable included.
 
-        Returns the place before which something is lacking.
+        `found` is what waits in the directory. Returns the place before which something is lacking.
         """
         kin = self._record.kinship(self._output, log.runs, Place(*log.known))
         if kin is Kinship.FOREIGN:
@@ -91,8 +94,16 @@ class SpoolLosses:
         # The directory first: a database that knows a run is then no stranger to it, wherever we are killed.
         log.begin_run(run := os.urandom(RUN_BYTES).hex(), log.runs if kin is Kinship.SAME else ())
         drained = (Place(*log.given_up), Place(*log.done))
-        missed = self._record.reconcile_spool(self._output, held, drained, kin, run)
-        return self._note_missed(missed, log.missing, log.unreadable)
+        damaged: list[tuple[Segment, Damage]] = []
+        held = _blocks(found, damaged)
+        given_up = self._note_missed(
+            self._record.reconcile_spool(self._output, held, drained, kin, run), log.missing, log.unreadable
+        )
+        # Later nobody can tell any more which of these had been listed.
+        for segment, damage in damaged:
+            self.give_up(segment, [damage], LossReason.SPOOL_DAMAGED)
+        self._record.note_listed(self._output, {segment.number: segment.size for segment in log.segments})
+        return given_up
 
     def nothing_there(self) -> Place:
         """The same where there is no directory."""
@@ -181,6 +192,16 @@ def _all_listed(listed: Mapping[int, int], number: int, end: int) -> bool:
     What lies before a later segment was all known to it when that one was.
     """
     return number in listed and (0 < end <= listed[number] or number < max(listed))
+
+
+def _blocks(
+    found: Iterable[tuple[Segment, Frame | Damage]], damaged: list[tuple[Segment, Damage]]
+) -> Iterator[tuple[Place, SpoolHeader]]:
+    for segment, one in found:
+        if isinstance(one, Damage):
+            damaged.append((segment, one))
+        elif one.kind == BLOCK_FRAME:
+            yield Place(segment.number, one.offset), decode_header(one.header)
 
 
 def _extent(found: Frame | Damage) -> tuple[int, int]:

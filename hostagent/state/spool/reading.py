@@ -108,7 +108,7 @@ def strange_in(directory: Path) -> Strange:
     except OSError as error:
         raise look_fault(directory, error) from error
     missing = [number for number in found.missing if number in again.missing]
-    return Strange(tuple(missing), tuple(found.foreign))
+    return Strange(tuple(missing), (*found.foreign, *(one.path.name for one in found.copies)))
 
 
 def bounds_of(directory: Path) -> Bounds:

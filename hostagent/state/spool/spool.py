@@ -161,7 +161,7 @@ class Spool:
         if log is None:
             return
         try:
-            yield from (header for _, header in self._held(log))
+            yield from (decode_header(found.header) for _, found in log.frames(log.head) if _is_block(found))
         except OSError as error:
             raise os_fault(self.directory, "read the spool", error) from error
 
@@ -243,16 +243,13 @@ class Spool:
         log.close()
         return fresh
 
-    def _counted(self, log: SegmentLog) -> Iterator[tuple[Place, SpoolHeader]]:
+    def _counted(self, log: SegmentLog) -> Iterator[tuple[Segment, Frame | Damage]]:
         """Look at each block once: of small ones there may be a million."""
-        for place, header in self._held(log):
-            self._tally.found(header.records, header.raw_bytes)
-            yield place, header
-
-    def _held(self, log: SegmentLog) -> Iterator[tuple[Place, SpoolHeader]]:
         for segment, found in log.frames(log.head):
             if _is_block(found):
-                yield Place(segment.number, found.offset), decode_header(found.header)
+                weight = weigh(found.header)
+                self._tally.found(weight.records, weight.raw_bytes)
+            yield segment, found
 
     def _next(self, log: SegmentLog) -> tuple[SpooledBlock, tuple[int, int]] | None:
         for segment, found in log.frames(log.head):
