@@ -3,6 +3,7 @@
 `copytruncate` makes a second file with the same bytes, then empties the first. Reading both would deliver everything
 twice; so a new file whose name is built on a tailed file's name and which begins with the same bytes is only watched.
 Either the tailed file is truncated soon, and its generation goes on in the copy; or it isn't, and these are two files.
+Until then it is followed through its names, and held open for a last look should it be deleted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import NamedTuple
 
 from hostagent.clock import Clock
 from hostagent.hookspecs import Notice
-from hostagent.tail.files.identity import ANCHOR_BYTES, FINGERPRINT_BYTES, anchor_holds, begins_as
+from hostagent.model import FileId
+from hostagent.tail.files.contents import FileContent
+from hostagent.tail.files.identity import ANCHOR_BYTES, FINGERPRINT_BYTES, anchor_holds, begins_as, identify
 from hostagent.tail.files.openfiles import Opened
 from hostagent.tail.files.registry import Registry
 from hostagent.tail.origin import Origin
@@ -27,35 +30,60 @@ LOOK_S = 1.0
 MOST = 256
 """So many suspects of a target are looked at again and again; what comes beyond counts as its own at once."""
 
+MOST_HELD = 16
+"""So many are held open; of what comes beyond nobody knows how it ended, if it is deleted."""
+
 
 class Suspect(NamedTuple):
     """A path that may be a copy of one of the `elders`, its size when last looked at, and when it counts as its own.
 
-    While it is empty they are several, and the right one may have another name by the time that shows.
+    While it is empty they are several, and the right one may have another name by the time that shows. `content` is for
+    a last look.
     """
 
     origin: Origin
+    identity: FileId
     elders: tuple[TailedFile, ...]
     size: int
+    until_s: float
+    content: FileContent | None
+
+    def let_go(self) -> None:
+        """Hold it open no longer."""
+        if self.content is not None:
+            self.content.close()
+
+
+class Moving(NamedTuple):
+    """A suspect that is not at its path any more, and when it is no use waiting for another one."""
+
+    path: str
+    suspect: Suspect
     until_s: float
 
 
 class Copies:
-    """The suspects, by path."""
+    """The suspects, by path, and those that were moved a moment ago, by identity."""
 
     def __init__(self, registry: Registry, clock: Clock) -> None:
         self._registry = registry
         self._clock = clock
         self._suspects: dict[str, Suspect] = {}
+        self._moving: dict[FileId, Moving] = {}
         self._look_at_s: float | None = None
 
     def suspect(self, origin: Origin, path: str, opened: Opened) -> bool:
         """Whether a file that just appeared may be a copy in the making; if so, keep an eye on its path."""
+        if self.follow(path, opened):
+            return True
         elders = self._originals(self._elders(origin, path), opened)
         if not elders or sum(suspect.origin is origin for suspect in self._suspects.values()) >= MOST:
             return False
         now_s = self._clock.monotonic_s()
-        self._suspects[path] = Suspect(origin, elders, opened.status.size, now_s + PATIENCE_S)
+        self.moved(path)
+        content = FileContent(os.dup(opened.content.fd)) if self._held() < MOST_HELD else None
+        status = opened.status
+        self._suspects[path] = Suspect(origin, status.id, elders, status.size, now_s + PATIENCE_S, content)
         if self._look_at_s is None:
             self._look_at_s = now_s + LOOK_S
         return True
@@ -64,9 +92,52 @@ class Copies:
         """Whether the path is under suspicion."""
         return path in self._suspects
 
+    def _held(self) -> int:
+        suspects = [*self._suspects.values(), *(moving.suspect for moving in self._moving.values())]
+        return sum(suspect.content is not None for suspect in suspects)
+
     def gone(self, path: str) -> None:
-        """The path is gone or has been taken over by the generation it was copied from."""
-        self._suspects.pop(path, None)
+        """The path has been taken over by the generation it was copied from, or is no suspect's any more."""
+        suspect = self._suspects.pop(path, None)
+        if suspect is not None:
+            suspect.let_go()
+
+    def moved(self, path: str) -> None:
+        """What stood at the path has another name, which is told of soon, or went where nobody watches."""
+        suspect = self._suspects.pop(path, None)
+        if suspect is not None:
+            former = self._moving.pop(suspect.identity, None)
+            if former is not None:
+                former.suspect.let_go()
+            self._moving[suspect.identity] = Moving(path, suspect, self._clock.monotonic_s() + LOOK_S)
+
+    def follow(self, path: str, opened: Opened) -> bool:
+        """Whether what was moved to a path is under suspicion; then the path is, from now on."""
+        moving = self._moving.pop(opened.status.id, None)
+        if moving is None:
+            return False
+        self.moved(path)
+        self._suspects[path] = moving.suspect
+        return True
+
+    def deleted(self, path: str) -> TailedFile | None:
+        """The path is gone for good; the file it was, if that was one of its own."""
+        suspect = self._suspects.pop(path, None)
+        return None if suspect is None else self._look_last(path, suspect)
+
+    def _look_last(self, path: str, suspect: Suspect) -> TailedFile | None:
+        """Whether a suspect that has no path any more ended as a beginning of its original; else it is to be read."""
+        if suspect.content is None:
+            return None
+        opened = Opened(suspect.content, identify(suspect.content.fd))
+        if opened.status.id in self._registry.by_identity or self._originals(suspect.elders, opened):
+            suspect.let_go()
+            return None
+        tailed = self._registry.begin(suspect.origin, path, opened)
+        if self._registry.by_path.get(path) is tailed:
+            self._registry.displace(path)
+        self._registry.lose(tailed)
+        return tailed
 
     def look(self, path: str) -> TailedFile | None:
         """Look at a suspect again; the file it turned out to be, if it is one of its own."""
@@ -74,8 +145,10 @@ class Copies:
         if suspect is None:
             return None
         opened = self._registry.open(suspect.origin, path)
-        if opened is None:
-            self.gone(path)
+        if opened is None or opened.status.id != suspect.identity:
+            if opened is not None:
+                opened.content.close()
+            self.moved(path)  # what became of it, and what stands there now, is told of soon
             return None
         now_s = self._clock.monotonic_s()
         size = opened.status.size
@@ -85,7 +158,7 @@ class Copies:
         if elders and known is None:
             growing = suspect.size < size < max(elder.head for elder in elders)
             until_s = now_s + PATIENCE_S if growing else suspect.until_s
-            self._suspects[path] = Suspect(suspect.origin, elders, max(size, suspect.size), until_s)
+            self._suspects[path] = suspect._replace(elders=elders, size=max(size, suspect.size), until_s=until_s)
             if now_s < until_s:
                 opened.content.close()
                 return None
@@ -117,9 +190,13 @@ class Copies:
         """Look at all suspects when it is time; those that are files of their own."""
         if self._look_at_s is None or now_s < self._look_at_s:
             return []
-        fresh = [tailed for path in list(self._suspects) if (tailed := self.look(path)) is not None]
-        self._look_at_s = now_s + LOOK_S if self._suspects else None
-        return fresh
+        looks = [self.look(path) for path in list(self._suspects)]
+        for identity, moving in list(self._moving.items()):
+            if now_s >= moving.until_s:
+                del self._moving[identity]
+                looks.append(self._look_last(moving.path, moving.suspect))
+        self._look_at_s = now_s + LOOK_S if self._suspects or self._moving else None
+        return [tailed for tailed in looks if tailed is not None]
 
     def notices(self) -> list[Notice]:
         """The suspects, for status."""

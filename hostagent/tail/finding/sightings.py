@@ -144,7 +144,6 @@ class Sightings:
 
     def _leave(self, path: str, event: Event) -> TailedFile | None:
         """A name is gone: moved away or deleted."""
-        self._copies.gone(path)
         self._registry.refused.discard(path)
         tailed = self._registry.unbind(path)
         before = self._arrived.pop(path, None) or self._passing.pop(path, None)
@@ -155,7 +154,8 @@ class Sightings:
                 self._registry.displace(name)  # a link to it, which leads nowhere now, or to another file
             elif tailed is not None and tailed.path == path:
                 self._registry.lose_path(tailed)
-            return tailed
+            return self._copies.deleted(path) or tailed
+        self._copies.moved(path)
         self.unseen.left(path, event.cookie, tailed)
         if before is not None and tailed is None:
             self._moving[event.cookie] = before
@@ -209,6 +209,9 @@ class Sightings:
             return [known]
         if bound is not None:
             self._registry.displace(path)
+        if self._copies.follow(path, opened):
+            opened.content.close()
+            return []
         fresh = self._registry.begin(origin, path, opened, recorded_path=departure.recorded_path)
         if origin.chain.joins_lines:
             self._succession.was_mistaken(departure.tailed, departure.number, fresh)
