@@ -56,6 +56,16 @@ def wait_for_messages(collection: Collection, expected: list[str]) -> None:
     assert came() == sorted(expected)
 
 
+def wait_for_owner(collection: Collection, container: str) -> None:
+    """Until the agent knows that this container alone has the file: it learns of removals from the runtime."""
+
+    def owners() -> set[str]:
+        files = json.loads(collection.agent.get("/files")[1])["files"]
+        return {file["tags"]["container_id"] for file in files}
+
+    wait_for(lambda: owners() == {container}, "the file to be its own", so_far=lambda: str(owners()))
+
+
 @NEEDS_DOCKER
 def test_files_in_every_place_a_container_has(docker_runtime: DockerEngine, tmp_path: Path) -> None:
     script = f"""
@@ -327,6 +337,7 @@ def test_a_volume_outlives_the_containers_that_share_it(cri_runtime: CriEngine, 
             wait_for_messages(collection, expected)
             if before is not None:
                 cri_runtime.remove_container(before.id)
+                wait_for_owner(collection, container.id)
                 cri_runtime.execute(container, ["sh", "-c", f"echo {attempt}.more >> /shared/app.log"])
                 expected.append(f"{attempt}.more")
                 wait_for_messages(collection, expected)
@@ -351,6 +362,7 @@ def test_a_volume_s_files_are_read_once_whoever_asks_for_them(docker_runtime: Do
         docker_runtime.execute(second, write)
         wait_for_messages(collection, ["1", "2", "3"] * 2)
         docker_runtime.remove(third)
+        wait_for_owner(collection, second)
         docker_runtime.execute(second, write)
         wait_for_messages(collection, ["1", "2", "3"] * 3)
         assert "3" in collection.messages(second)
