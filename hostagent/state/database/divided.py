@@ -10,10 +10,12 @@ import sqlite3
 
 _ADD = "INSERT OR IGNORE INTO divided (id, block, output) VALUES (?, ?, ?)"
 # A block that was divided before it was spooled has no id in `spooled`: while there is one, an output's rows stay.
+# Each table is gone through once, however many rows there are here: a spool may hold a million blocks.
 _FORGET = """
 DELETE FROM divided WHERE block NOT IN (SELECT id FROM inflight)
   AND block NOT IN (SELECT id FROM reclaims)
-  AND NOT EXISTS (SELECT 1 FROM spooled WHERE spooled.output = divided.output AND ifnull(id = block, 1))
+  AND block NOT IN (SELECT id FROM spooled WHERE id IS NOT NULL)
+  AND output NOT IN (SELECT output FROM spooled WHERE id IS NULL)
 """
 
 

@@ -121,8 +121,13 @@ def _fifth(db: Database) -> None:
     db.table("divided").create({"id": str, "block": str, "output": str}, pk="id")
 
 
+def _sixth(db: Database) -> None:
+    # An output that is down leaves what its spool has lost where it is, and another one's is looked for behind that.
+    db.table("reclaims").create_index(["output"])
+
+
 # Migration i makes version i + 1. A released migration is never changed; add one.
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _second, _third, _fourth, _fifth)
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_first, _second, _third, _fourth, _fifth, _sixth)
 VERSION = len(MIGRATIONS)
 
 

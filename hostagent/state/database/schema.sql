@@ -97,3 +97,5 @@ CREATE TABLE "divided" (
    "block" TEXT,
    "output" TEXT
 );
+CREATE INDEX "idx_reclaims_output"
+    ON "reclaims" ("output");
