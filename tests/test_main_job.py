@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.agent import Agent
+from tests.support.agent import AHEAD_OF_OTHERS, Agent
 from tests.support.backend import Backend
 from tests.support.lines import make_line
 from tests.support.oracle import Oracle
@@ -172,6 +172,7 @@ def test_rotation_under_load_loses_nothing(tmp_path: Path, logs: Path, backend: 
     load = Load(str(logs), streams=4, bytes_per_s=1e6, storm_per_s=30, seed=3)
     source = {"include": [f"{logs}/*.log*"], "exclude": ["*.gz"]}
     with Agent(tmp_path / "agent", config(logs, backend, **source)) as agent:
+        agent.wrapper = [*AHEAD_OF_OTHERS]
         agent.start()
         agent.wait_ready()
         # Only now: what is compressed before anybody could see it is not the agent's to deliver.

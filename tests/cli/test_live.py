@@ -139,7 +139,7 @@ def test_ctrl_c_is_how_they_are_meant_to_end(agent: Agent, tmp_path: Path, comma
         else:
             assert process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(30) == 0
         assert process.stderr.read() == ""
 
 

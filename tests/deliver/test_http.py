@@ -31,7 +31,7 @@ def delivery(body: bytes = BODY, compression: str = "none", name: str = "abc123"
 
 
 def output(server: HostileServer, path: str = "/in", **options: object) -> HttpOutput:
-    return HttpOutput(HttpOptions(url=server.url(path), **({"timeout_s": 5.0} | options)), Clock())  # type: ignore[arg-type]
+    return HttpOutput(HttpOptions(url=server.url(path), **({"timeout_s": 30.0} | options)), Clock())  # type: ignore[arg-type]
 
 
 def answering(status: int, body: bytes = b"", *headers: str) -> Callable[[Conversation, Request], bool]:

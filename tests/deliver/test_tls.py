@@ -32,7 +32,7 @@ def ca_file(ca: trustme.CA, folder: Path, name: str = "ca.pem") -> str:
 
 
 def output(server: HostileServer, **options: str) -> HttpOutput:
-    return HttpOutput(HttpOptions(url=server.url(), timeout_s=5.0, **options), Clock())  # type: ignore[arg-type]
+    return HttpOutput(HttpOptions(url=server.url(), timeout_s=30.0, **options), Clock())  # type: ignore[arg-type]
 
 
 def test_a_certificate_of_the_given_ca_is_trusted_and_the_connection_kept(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_server_without_tls_is_not_spoken_to_in_clear() -> None:
         return conversation.raw(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
 
     with hostile(answering(200), early=baffled) as server:
-        options = HttpOptions(url=server.url().replace("http://", "https://"), timeout_s=5.0)
+        options = HttpOptions(url=server.url().replace("http://", "https://"), timeout_s=30.0)
         with pytest.raises(TemporaryError, match=r"over TLS|before its answer"):
             HttpOutput(options, Clock()).send(delivery())
     assert server.requests == []

@@ -68,9 +68,7 @@ class Source:
 
     def published(self, number: int) -> list[TargetChange]:
         """All changes, once there are so many."""
-        wait_for(
-            lambda: len(self.changes) >= number, f"{number} changes", timeout_s=10, so_far=lambda: str(self.changes)
-        )
+        wait_for(lambda: len(self.changes) >= number, f"{number} changes", so_far=lambda: str(self.changes))
         return self.changes
 
     def targets(self) -> dict[str, Target]:

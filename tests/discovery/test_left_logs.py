@@ -101,7 +101,7 @@ def test_a_log_that_outlives_its_container_is_followed_until_it_is_deleted(tmp_p
         wait_for(lambda: not source.discovery.explain("web-0")[0].steps[0].startswith("running"), "the removal")
         assert only(source.targets()) == before
         log.unlink()
-        wait_for(lambda: not source.targets(), "the end of the target", timeout_s=10)
+        wait_for(lambda: not source.targets(), "the end of the target")
 
 
 def test_a_log_that_was_left_goes_over_to_its_container(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_a_stop_while_the_first_scan_goes_on(scene: Scene) -> None:
     for _ in range(3):
         scene.agent.start()
         wait_for((scene.agent.directory / "api.sock").exists, "the agent to be up")
-        assert scene.agent.stop(timeout_s=20) in {0, -signal.SIGTERM}
+        assert scene.agent.stop() in {0, -signal.SIGTERM}
         (scene.agent.directory / "api.sock").unlink(missing_ok=True)
     scene.start()
     wanted = {f"{number} {file}" for number in range(60) for file in range(100)}

@@ -120,7 +120,7 @@ def test_a_database_that_is_locked_at_start(scene: Scene) -> None:
     # It may end with an error (the service manager starts it again) or wait; it must not begin a new database.
     scene.agent.start()
     try:
-        wait_for(lambda: not scene.agent.running or unwell_at_start(scene), "an end, or bad health", timeout_s=20)
+        wait_for(lambda: not scene.agent.running or unwell_at_start(scene), "an end, or bad health")
     finally:
         shell.execute("ROLLBACK")
         shell.close()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.support.agent import Agent
+from tests.support.agent import AHEAD_OF_OTHERS, Agent
 from tests.support.backend import Backend
 from tests.support.waiting import wait_for
 
@@ -31,9 +31,7 @@ class Collection:
                 "outputs": {"main": {"type": "http", "url": backend.url(), "block": {"max_wait": "100ms"}}},
             }
             with Agent(directory / "agent", config) as agent:
-                # A runtime removes and rotates logs at its own pace. Whether the agent gets to run meanwhile is not for
-                # whatever else the machine is busy with to say.
-                agent.wrapper = ["nice", "-n", "-20"]
+                agent.wrapper = [*AHEAD_OF_OTHERS]
                 yield cls(agent, backend)
 
     def records(self) -> dict[str, list[dict[str, Any]]]:

@@ -60,7 +60,7 @@ class Backend:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(30)
         self._process.stdout.close()
 
     def __enter__(self) -> Self:
@@ -70,7 +70,7 @@ class Backend:
         self.stop()
 
     def _order(self, method: str, path: str, body: str = "") -> dict[str, int]:
-        connection = http.client.HTTPConnection("127.0.0.1", self._orders, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self._orders, timeout=30)
         try:
             connection.request(method, path, body.encode())
             answer = connection.getresponse()

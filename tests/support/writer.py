@@ -177,7 +177,7 @@ class Writer:
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"the writer ended with {self._process.wait(10)}; its message stands above")
+            raise RuntimeError(f"the writer ended with {self._process.wait(30)}; its message stands above")
         return json.loads(answer)
 
     def state(self) -> dict[str, int]:
@@ -188,7 +188,7 @@ class Writer:
         if self._process.poll() is not None:
             return {}
         written = self.order("stop")
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=30)
         return written
 
     def __enter__(self) -> Self:
@@ -196,7 +196,7 @@ class Writer:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._process.poll() is None:
-            self._process.communicate(timeout=10)
+            self._process.communicate(timeout=30)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,7 @@ class Followed(Agent):
 
     def expect(self, *messages: str) -> None:
         wanted = Counter(messages)
-        wait_for(
-            lambda: self.messages() >= wanted, f"{messages}", timeout_s=20, so_far=lambda: f"There: {self.messages()}"
-        )
+        wait_for(lambda: self.messages() >= wanted, f"{messages}", so_far=lambda: f"There: {self.messages()}")
         assert self.messages() == wanted
 
 

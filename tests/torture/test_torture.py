@@ -45,4 +45,4 @@ def test_every_fault_once_costs_no_line() -> None:
 
 @pytest.mark.timeout(300)
 def test_an_outage_with_kills_and_deleted_files_repeats_nothing() -> None:
-    run_program("tests.torture.outage", "--minutes", "0.7", "--rate", "4e6", "--kill-every", "5")
+    run_program("tests.torture.outage", "--minutes", "0.7", "--rate", "2e6", "--kill-every", "5")
