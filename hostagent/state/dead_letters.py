@@ -40,7 +40,7 @@ from hostagent.state.letters import (
     read_records,
 )
 from hostagent.state.quarantine import Quarantine
-from hostagent.state.segments.frames import PREFIX_BYTES, Damage
+from hostagent.state.segments.frames import PREFIX_BYTES, Damage, too_large
 from hostagent.state.segments.log import SegmentLog
 from hostagent.state.spool.spooled import directory_name
 
@@ -213,7 +213,7 @@ class _Box:
             return
         head = encode_header(header)
         size = PREFIX_BYTES + len(head) + len(payload)
-        if size > self.max_bytes:
+        if size > self.max_bytes or too_large(head, payload):
             self._on_loss(list(self._losses_of("not kept", header)))
             self._dropped += len(header.sizes)
         else:

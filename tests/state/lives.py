@@ -45,8 +45,9 @@ class Life:
 
     def put(self) -> None:
         added: list[tuple[Place, Block]] = []
-        for _ in range(self.rng.randint(1, 3)):
-            file = self.rng.choice([one for one in self.files if one in self.cursors])
+        known = [one for one in self.files if one in self.cursors]
+        for _ in range(self.rng.randint(1, 3) if known else 0):
+            file = self.rng.choice(known)
             start = self.cursors[file]
             self.cursors[file] += SIZE
             self.written[file] = max(self.written[file], self.cursors[file])
@@ -178,7 +179,7 @@ class Life:
     def fill_the_disk(self) -> None:
         """For a moment, and in the middle of something."""
         what = self.rng.choice([self.put, self.drain, self.take_back, self.go_on, self.restart])
-        with contextlib.suppress(StateError), no_more_than(self.rng.choice((0, 200, 3000, 9000, 40_000))):
+        with contextlib.suppress(StateError, OSError), no_more_than(self.rng.choice((0, 200, 3000, 9000, 40_000))):
             what()
         self.restart()
 

@@ -206,3 +206,12 @@ def test_what_is_refused_after_somebody_removed_the_directory_is_kept_all_the_sa
     assert [letters.records("main", entry.id) for entry in letters.entries("main")] == [[b"new"]]
     (loss,) = losses
     assert (loss.reason, loss.output, loss.end) == ("dead_letter_missing", "main", None)
+
+
+def test_what_could_not_be_read_back_is_in_the_ledger_at_once(open_letters: Opener, losses: Losses) -> None:
+    letters = open_letters(1024 * 1024 * 1024)
+    parts = (LetterPart("s" * 64 * 1024 * 1024, ((1, 0, 10),), 1, 1),)
+    letters.put(output="main", delivery=delivery("d1"), letters=[(b"record", "bad")], parts=parts)
+    assert losses.spans() == [(1, 0, 10, "dead_letter_dropped")]
+    letters = open_letters(1024 * 1024 * 1024)
+    assert letters.entries("main") == []

@@ -227,3 +227,23 @@ def test_outputs_with_strange_names_stay_apart_and_inside(tmp_path: Path) -> Non
     assert sorted(os.listdir(tmp_path)) == ["spool"]
     for spool in spools:
         spool.close()
+
+
+@pytest.mark.parametrize("when_full", ["block", "drop_oldest"])
+@pytest.mark.parametrize("what", ["payload", "header"])
+def test_what_could_not_be_read_back_is_not_spooled(open_spool: Opener, what: str, when_full: str) -> None:
+    """It waits in its file, and nothing makes room for it in vain."""
+    spool = open_spool(max_bytes=2048 * MIB, when_full=when_full)
+    assert put(spool, "b0")
+    spool.sync()
+    if what == "payload":
+        assert not put(spool, "b1", bytes(512 * MIB + 1))
+    else:
+        big = block("b1", part(1, 10, 20, source="s" * 64 * MIB))
+        assert spool.append(big, delivery("b1")) is None
+    assert "lower block.max_bytes" in spool.full
+    assert any("lower block.max_bytes" in notice.message for notice in spool.notices())
+    assert put(spool, "b2")
+    assert spool.full == ""
+    spool.sync()
+    assert drain(spool) == ["b0", "b2"]

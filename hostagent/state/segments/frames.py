@@ -20,9 +20,9 @@ PREFIX_BYTES = _PREFIX.size
 MARKER_BYTES = 8
 _HEAD_CRC_AT = PREFIX_BYTES - 4
 _MARKER_AT = 8
-# A length beyond these is damage, whatever its checksum says: it must not make us allocate memory.
-_MAX_HEADER_BYTES = 64 * 1024 * 1024
-_MAX_PAYLOAD_BYTES = 512 * 1024 * 1024
+# A length beyond these is damage, whatever its checksum says: it must not make us allocate memory. None is written.
+MAX_HEADER_BYTES = 64 * 1024 * 1024
+MAX_PAYLOAD_BYTES = 512 * 1024 * 1024
 _SEARCH_BYTES = 1024 * 1024
 
 
@@ -55,6 +55,20 @@ class Damage(NamedTuple):
     header: bytes | None = None
 
 
+def too_large(header: bytes, payload: bytes) -> str:
+    """Why no frame can be made of this that could be read again; empty when one can."""
+    sizes = (
+        (len(payload), MAX_PAYLOAD_BYTES, "what is sent of it"),
+        (len(header), MAX_HEADER_BYTES, "where it is from"),
+    )
+    for size, limit, what in sizes:
+        if size > limit:
+            return (
+                f"one block is too large: {what} takes {size} bytes, at most {limit} can be kept: lower block.max_bytes"
+            )
+    return ""
+
+
 def encode_head(kind: int, marker: bytes, header: bytes, payload: bytes) -> bytes:
     """Everything of a frame that comes before its payload."""
     prefix = _PREFIX.pack(_MAGIC, kind, marker, len(header), len(payload), zlib.crc32(payload), 0)
@@ -72,7 +86,7 @@ def read_frame(fd: int, offset: int, limit: int, marker: bytes) -> Frame | Damag
         if magic[:3] == _MAGIC[:3]:
             return Damage(offset, limit, f"written in version {magic[3]} of the format, this hostagent reads {VERSION}")
         return Damage(offset, limit, "no frame begins here")
-    if found != marker or header_bytes > _MAX_HEADER_BYTES or payload_bytes > _MAX_PAYLOAD_BYTES:
+    if found != marker or header_bytes > MAX_HEADER_BYTES or payload_bytes > MAX_PAYLOAD_BYTES:
         return Damage(offset, limit, "no frame begins here")
     if offset + PREFIX_BYTES + header_bytes > limit:
         return Damage(offset, limit, "cut short in a header")

@@ -104,6 +104,8 @@ class SegmentLog:
 
     def append(self, kind: int, header: bytes, payload: bytes) -> tuple[int, int]:
         """Write a frame; returns (segment, offset). Not safe before sync(). StateError leaves things as before."""
+        if why := frames.too_large(header, payload):
+            raise StateError(f"{self.directory}: {why}")
         try:
             segment, fd = self._active or self._begin()
             head = frames.encode_head(kind, segment.marker, header, payload)

@@ -20,7 +20,7 @@ from hostagent.model import Block, Delivery
 from hostagent.state.database.ledger import LossReason
 from hostagent.state.faults import os_fault
 from hostagent.state.quarantine import Quarantine
-from hostagent.state.segments.frames import PREFIX_BYTES, Damage, Frame
+from hostagent.state.segments.frames import PREFIX_BYTES, Damage, Frame, too_large
 from hostagent.state.segments.log import SegmentLog
 from hostagent.state.segments.survey import Segment, scan_segment
 from hostagent.state.spool.losses import SpoolLosses, SpoolRecord
@@ -80,6 +80,9 @@ class Spool:
         """Write a block behind all others; None if there is no room, or none before sync(). Safe only after sync()."""
         header = encode_block(block, delivery, self._clock.wall_ns())
         with self._lock:
+            if why := too_large(header, delivery.body):
+                self._full = why
+                return None
             need_bytes = PREFIX_BYTES + len(header) + len(delivery.body)
             if self._log is not None and self._tally.all_synced and not self.directory.exists():
                 self._log = self._begin_anew(self._log)
