@@ -236,13 +236,14 @@ class Ending:
         self._note_late()
         for tailed in list(self._registry.ended):
             if not tailed.drained and tailed.content is not None and not tailed.suspended:
-                status = identify(tailed.content.fd)
-                over = status.nlink == 0 and has_writer(tailed.content.fd) is False
-                tailed.drained = over and tailed.storage == PLAIN and status.size == tailed.tail
+                # One that is there may be where the next start doesn't look: behind what was a link, or another name.
+                over = tailed.drop_size is None and has_writer(tailed.content.fd) is False
+                tailed.drained = over and tailed.size() == tailed.tail
             elif not tailed.drained and self._registry.files.idle.is_dead(tailed):
                 tailed.drained = True
             if tailed.drained and tailed.all_acked():
                 self._retire(tailed)
+        self._registry.rows.save(float("inf"))
 
     # -- rewritten in place --------------------------------------------------------------------------------------
 

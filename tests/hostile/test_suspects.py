@@ -81,3 +81,17 @@ def test_no_more_are_held_open_than_there_are_descriptors_for(scene: Scene, log:
         copy.write_bytes(log.read_bytes())
     scene.wait(lambda: len(scene.notices()) == len(copies), "the suspicion")
     assert len(scene.agent.open_inodes() & {copy.stat().st_ino for copy in copies}) == 16
+
+
+def test_a_copy_that_has_another_name_when_it_is_first_heard_of_comes_once(scene: Scene, log: Path) -> None:
+    with scene.agent.halted():
+        append(log, "unread")
+        moved = scene.logs / "a.log.1"
+        (scene.logs / "a.log.tmp").write_bytes(log.read_bytes())
+        (scene.logs / "a.log.tmp").rename(moved)
+        os.truncate(log, 0)
+    append(log, "after")
+    scene.expect(*LINES, "unread", "after")
+    append(moved, "late")
+    scene.expect(*LINES, "unread", "after", "late")
+    assert {reason for *_, reason in scene.losses()} == {"copytruncate"}

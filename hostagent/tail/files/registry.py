@@ -18,7 +18,7 @@ from hostagent.hookspecs import Notice
 from hostagent.model import FileId
 from hostagent.state.checkpoint import Checkpoint
 from hostagent.state.rows import FileRow
-from hostagent.tail.files.filerows import FileRows
+from hostagent.tail.files.filerows import SAVE_S, FileRows
 from hostagent.tail.files.identity import first_fingerprint, identify
 from hostagent.tail.files.known import KnownRows, from_row
 from hostagent.tail.files.lineage import Continuation, How
@@ -285,8 +285,10 @@ class Registry:
         return real
 
     def _repath(self, tailed: TailedFile, path: str) -> None:
+        moved = os.path.dirname(path) != os.path.dirname(tailed.path)
         tailed.path = path
-        self.rows.note_change(tailed)
+        # A start looks for a file in the directory where it was: of another one it must know.
+        self.rows.note_change(tailed, 0.0 if moved else SAVE_S)
 
     # -- content that goes on elsewhere --------------------------------------------------------------------------
 

@@ -209,7 +209,7 @@ class Sightings:
             return [known]
         if bound is not None:
             self._registry.displace(path)
-        if self._copies.follow(path, opened):
+        if self._copies.suspect(origin, path, opened):
             opened.content.close()
             return []
         fresh = self._registry.begin(origin, path, opened, recorded_path=departure.recorded_path)

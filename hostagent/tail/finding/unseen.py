@@ -4,12 +4,13 @@ A name's events are read a moment after they happened, so a file may be created,
 first of them is heard, and its name may be another file's when it is opened. Here each file that appeared is followed
 through its names until it is sure which opened file it is. One that is deleted first, and was written to, is *missed*:
 nobody will ever know what was in it, only that it was there. Files that stayed empty are nobody's loss. A file that was
-linked to a second name and lost its first in the same moment is called missed although it is there. Nothing is opened
-or written down here. The reader's thread alone.
+linked to a second name and lost its first in the same moment is called missed although it is there: that can't be told
+from two files, one of which is gone. Nothing is opened or written down here. The reader's thread alone.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from hostagent.clock import Clock
@@ -27,10 +28,11 @@ MOST = 10_000
 class Appeared:
     """One file that appeared: where it was to be read, its names so far, whether it was written to.
 
-    `found` is the file that was opened under its name; it may be one that had the name later.
+    `found` is the file that was opened under its name; it may be one that had the name later. `links` is how many names
+    that had then.
     """
 
-    __slots__ = ("found", "names", "origin", "path", "until_s", "written")
+    __slots__ = ("found", "links", "names", "origin", "path", "until_s", "written")
 
     def __init__(self, path: str, origin: Origin, until_s: float, *, written: bool) -> None:
         self.path = path
@@ -39,6 +41,7 @@ class Appeared:
         self.until_s = until_s
         self.written = written
         self.found: TailedFile | None = None
+        self.links = 0
 
 
 class Unseen:
@@ -84,7 +87,7 @@ class Unseen:
         if found is None and path in self._early:
             found, _ = self._early.pop(path)
         self._note_early(path, file, opened)
-        if found is not None and found not in self._taken and not _has_name(found):
+        if found is not None and found not in self._taken and (not _links(found) or _has_lost(file, path)):
             self._taken[found] = file.until_s
         elif file.written:
             self._missed.append(file)
@@ -122,7 +125,7 @@ class Unseen:
             elif is_none_of_ours(path):
                 del self._here[path]
             elif (found := opened(path)) is not None:
-                file.found = found
+                file.found, file.links = found, _links(found)
             elif now_s >= file.until_s:
                 del self._here[path]
         for cookie, file in list(self._moving.items()):
@@ -144,5 +147,18 @@ class Unseen:
         return missed
 
 
-def _has_name(tailed: TailedFile) -> bool:
-    return tailed.content is not None and identify(tailed.content.fd).nlink > 0
+def _links(tailed: TailedFile) -> int:
+    return 0 if tailed.content is None else identify(tailed.content.fd).nlink
+
+
+def _has_lost(file: Appeared, path: str) -> bool:
+    """Whether the file that was opened under a name has lost that one, and goes on under another that it had, too.
+
+    It has fewer names than it had when it was opened, or than are known of it.
+    """
+    if file.found is None or _links(file.found) >= max(file.links, len({path, *file.found.paths})):
+        return False
+    try:
+        return os.lstat(path).st_ino != file.found.identity.inode
+    except OSError:
+        return True
