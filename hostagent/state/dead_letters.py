@@ -204,9 +204,11 @@ class _Box:
         return not there or not all(segment.path.exists() for segment in self._log.segments)
 
     def give_up(self) -> None:
-        """Ledger what a directory held that is gone; of single segments its list says which, when it is opened."""
-        if self._letters.total() and not self._log.directory.exists():
-            self._on_loss([self._loss("", 0, LossReason.DEAD_LETTER_MISSING)])
+        """Ledger what is gone: its list may be gone, too, when it is opened the next time."""
+        gone = [one for one in self._log.segments if self._letters[one.number] and not one.path.exists()]
+        names = [f"segment {one.number:012d}" for one in gone] if self._log.directory.exists() else [""]
+        if gone:
+            self._on_loss([self._loss(name, 0, LossReason.DEAD_LETTER_MISSING) for name in names])
 
     def put(self, header: LetterHeader, payload: bytes) -> None:
         if header.key in self._newest:

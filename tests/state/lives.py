@@ -19,6 +19,7 @@ from hostagent.state.spool.spooled import Place
 from tests.state.test_spool_rows import Pair
 from tests.state.values import block, delivery, file_row, flip, offsets, part
 
+MIB = 1024 * 1024
 SIZE = 10
 MARK = "cursor"
 DATABASE = "checkpoint.db"
@@ -34,7 +35,12 @@ class Life:
         self.kept.mkdir(parents=True)
         self.databases: list[Path] = []
         self.spools: list[Path] = []
-        self.pair = Pair(self.folder)
+        self.largest = 5000
+        options: dict[str, object] = {}
+        if self.rng.random() < 0.3:  # a few blocks fill it
+            self.largest = 200_000
+            options = {"max_bytes": 2 * MIB, "when_full": self.rng.choice(("block", "drop_oldest"))}
+        self.pair = Pair(self.folder, **options)
         self.files = [1]
         self.written = {1: 0}
         self.safe: set[str] = set()
@@ -49,11 +55,12 @@ class Life:
         for _ in range(self.rng.randint(1, 3) if known else 0):
             file = self.rng.choice(known)
             start = self.cursors[file]
-            self.cursors[file] += SIZE
-            self.written[file] = max(self.written[file], self.cursors[file])
+            self.written[file] = max(self.written[file], start + SIZE)
             one = block(f"{file}-{start}", part(file, start, start + SIZE))
-            place = self.pair.spool.append(one, delivery(one.id, os.urandom(self.rng.randint(200, 5000))))
-            assert place is not None
+            place = self.pair.spool.append(one, delivery(one.id, os.urandom(self.rng.randint(200, self.largest))))
+            if place is None:
+                break
+            self.cursors[file] += SIZE
             added.append((place, one))
         self.pair.untold += added
         self.pair.spool.sync()
@@ -118,9 +125,8 @@ class Life:
                 self.safe.add(one.id)
             elif what == "spool":
                 place = self.pair.spool.append(one, delivery(one.id, os.urandom(200)))
-                assert place is not None
                 self.pair.spool.sync()
-                if self.rng.random() < 0.5:
+                if place is not None and self.rng.random() < 0.5:
                     self._commit([(place, one)], [(place, one)])
 
     # -- what should not

@@ -215,3 +215,15 @@ def test_what_could_not_be_read_back_is_in_the_ledger_at_once(open_letters: Open
     assert losses.spans() == [(1, 0, 10, "dead_letter_dropped")]
     letters = open_letters(1024 * 1024 * 1024)
     assert letters.entries("main") == []
+
+
+def test_a_segment_that_is_removed_with_the_list_of_them_is_in_the_ledger(
+    open_letters: Opener, losses: Losses, tmp_path: Path
+) -> None:
+    letters = open_letters()
+    letters.put(output="main", delivery=delivery("d1"), letters=[(b"record", "bad")])
+    directory = tmp_path / "dead-letters" / "main"
+    (directory / "segments").unlink()
+    next(directory.glob("*.seg")).unlink()
+    assert letters.entries("main") == []
+    assert losses.spans() == [(0, 0, None, "dead_letter_missing")]
