@@ -123,7 +123,7 @@ def small_disk(scene: Scene) -> Iterator[Path]:
     mount(place, "size=4m")
     yield place
     scene.close()
-    subprocess.run(["umount", str(place)], check=True)
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 @pytest.mark.requires(root=True, tools=["mount"])
@@ -175,7 +175,7 @@ def test_a_full_disk_under_the_dead_letters_stops_no_other_output(scene: Scene, 
         assert scene.losses() == []
     finally:
         scene.close()
-        subprocess.run(["umount", str(place)], check=True)
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def test_deleted_files_are_held_open_up_to_their_budget(scene: Scene) -> None:

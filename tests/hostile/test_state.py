@@ -195,7 +195,7 @@ def test_a_disk_that_becomes_read_only_is_waited_for(scene: Scene, small_disk: P
         append(scene.logs / "new.log", "three")
         scene.wait(lambda: "two" in scene.messages() or unwell(scene), "health to say so, or the line")
     finally:
-        subprocess.run(["umount", str(small_disk)], check=True)
+        subprocess.run(["umount", "--lazy", str(small_disk)], check=True)
     scene.expect("one", "two", "three")
     scene.wait(lambda: well(scene), "health to be good again")
 
