@@ -52,3 +52,22 @@ def test_a_file_that_a_link_leads_to_no_more_is_found_by_the_next_start(scene: S
         scene.start()
         scene.expect("one", "two", "three")
     assert scene.losses() == []
+
+
+def test_writes_behind_links_are_heard_though_there_are_more_files_than_descriptors(tmp_path: Path) -> None:
+    """None of them waits for the next scan."""
+    logs, aside = tmp_path / "logs", tmp_path / "aside"
+    for directory in (logs, aside):
+        directory.mkdir()
+    names = [f"{number}.log" for number in range(5)]
+    for name in names:
+        append(aside / name, f"{name} first")
+        (logs / name).symlink_to(aside / name)
+    store = Store()
+    agent = Follower(tmp_path / "state", [f"{logs}/*.log"], store, HandClock(), 2)
+    agent.settle(1)
+    for name in names:
+        append(aside / name, f"{name} second")
+    agent.settle(1)
+    assert store.messages == {f"{name} {which}": 1 for name in names for which in ("first", "second")}
+    agent.kill()

@@ -24,6 +24,7 @@ class Body:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.names: set[str] = set()
+        self.settled = False  # whether the agent has heard all of it, once
 
 
 class World:
@@ -83,7 +84,7 @@ class World:
 
     def excuse(self, body: Body) -> None:
         """It loses a name before everything is heard that happened to it: nobody can know what it held or was."""
-        if self.puzzling or self.agent is None or not self.agent.holds(self.path_inode(body)):
+        if self.puzzling or not body.settled or self.agent is None or not self.agent.holds(self.path_inode(body)):
             self.excuses += 1
 
     def path_inode(self, body: Body) -> int:
@@ -114,6 +115,8 @@ class World:
             self.agent.settle(for_s)
             self.unheard = 0
             self.puzzling = False
+            for body in self.bodies:
+                body.settled = True
             self.check_arrived(final=False)
 
     def kill(self) -> None:
@@ -179,10 +182,16 @@ class World:
         if body is not None:
             body.names.discard(name)
             if not body.names:
-                if self.agent is None or not body.lines:
-                    self.excuses += 1
-                else:
-                    self.unheard += 1
+                self._note_gone(body)
+
+    def _note_gone(self, body: Body) -> None:
+        """Nothing leads to it any more: that is heard, or found by the next start."""
+        if self.agent is None:
+            self.excuses += 1
+        else:
+            self.unheard += 1
+        if not body.lines:
+            self.excuses += 1  # what is written to the next file of its name soon may be taken for its own
 
     def _fresh_body(self) -> Body:
         body = Body()
@@ -410,10 +419,7 @@ class World:
         fresh.names.add(self.live)
         if body is not None:
             body.names.discard(self.live)
-            if self.agent is None or not body.lines:
-                self.excuses += 1
-            else:
-                self.unheard += 1
+            self._note_gone(body)
 
     def settled_with(self, body: Body) -> bool:
         self.settle(PATIENCE_S)

@@ -24,6 +24,7 @@ from hostagent.tail.files.known import KnownRows, from_row
 from hostagent.tail.files.lineage import Continuation, How
 from hostagent.tail.files.openfiles import Opened, OpenFiles
 from hostagent.tail.finding.beneath import NotThereError, join, path_of
+from hostagent.tail.finding.paths import behind_link
 from hostagent.tail.origin import Origin
 from hostagent.tail.ports import Lane
 from hostagent.tail.refused import Refused
@@ -276,10 +277,11 @@ class Registry:
 
     def real_path(self, tailed: TailedFile) -> str | None:
         """Where a file that was found through a symbolic link really is; its writes are heard there."""
-        if tailed.content is None or tailed.origin.target.root != "/":
+        if tailed.origin.target.root != "/":
             return None
-        real = path_of(tailed.content.fd)
-        if real == tailed.path or real in self.by_path or not os.path.exists(real):
+        # There may be more files than descriptors already when they are found.
+        real = os.path.realpath(tailed.path) if tailed.content is None else path_of(tailed.content.fd)
+        if real == tailed.path or real in self.by_path or behind_link(real)[0] != tailed.identity.inode:
             return None
         self._bind(real, tailed)
         return real
