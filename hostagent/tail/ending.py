@@ -130,7 +130,7 @@ class Ending:
             return
         if not self._is_over(tailed, now_s):
             return
-        successor = tailed.successor
+        successor = self._successor(tailed, now_s)
         if successor is not None and not self._registry.is_settled(successor):
             return
         patience_s = tailed.origin.policy.close_grace_s - (now_s - (tailed.ended_at_s or 0.0))
@@ -164,7 +164,7 @@ class Ending:
 
     def _hand_over(self, tailed: TailedFile, now_s: float) -> None:
         """A file that was moved aside has been read to its end: its last record may end in the one after it."""
-        successor = tailed.successor
+        successor = self._successor(tailed, now_s)
         if tailed.suspended or tailed.content is None or successor is None or not self._is_over(tailed, now_s):
             return
         if not self._registry.is_settled(successor):
@@ -176,6 +176,16 @@ class Ending:
             return
         del self._registry.followed[tailed]
         self._turn(successor, False)
+
+    def _successor(self, tailed: TailedFile, now_s: float) -> TailedFile | None:
+        """The file in which the last record may go on: none that was rotated away empty, but what came after that."""
+        while (empty := tailed.successor) is not None and (after := empty.successor) is not None:
+            if empty.content is None or empty.head or empty.size() != 0 or not self._is_over(empty, now_s):
+                break
+            empty.predecessor = empty.successor = None
+            self._registry.followed.pop(empty, None)
+            after.follow(tailed)
+        return tailed.successor
 
     def hand_over_now(self, tailed: TailedFile) -> bool:
         """What the files hold is all there will be: join a file's end with its successor's beginning without patience.

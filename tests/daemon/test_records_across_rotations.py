@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,14 +89,28 @@ def test_a_record_goes_on_in_the_next_file(pod: Pod) -> None:
 def test_rotations_that_are_all_seen_at_once_stay_in_order(pod: Pod) -> None:
     pod.write("one", "a+")
     pod.wait_for("one")
-    os.kill(pod.agent.pid, signal.SIGSTOP)
-    for stamp, letter in enumerate("bcd"):
-        pod.rotate(stamp)
-        pod.write(letter, f"{letter} whole", "a+")
-    pod.rotate(9)
-    pod.write("e")
-    os.kill(pod.agent.pid, signal.SIGCONT)
+    with pod.agent.halted():
+        for stamp, letter in enumerate("bcd"):
+            pod.rotate(stamp)
+            pod.write(letter, f"{letter} whole", "a+")
+        pod.rotate(9)
+        pod.write("e")
     pod.wait_for("one", "ab", "b whole", "ac", "c whole", "ad", "d whole", "ae")
+
+
+def test_a_record_goes_on_behind_a_file_that_was_rotated_away_empty(pod: Pod) -> None:
+    pod.write("one", "be+")
+    pod.wait_for("one")
+    with pod.agent.halted():
+        for stamp in range(3):
+            pod.rotate(stamp)
+        pod.write("ginning", "two")
+    pod.wait_for("one", "beginning", "two")
+    pod.write("three+")
+    pod.rotate(7)
+    pod.rotate(8)
+    pod.write("four")
+    pod.wait_for("one", "beginning", "two", "threefour")
 
 
 def test_a_rotated_file_is_written_to_for_a_moment(pod: Pod, tmp_path: Path) -> None:

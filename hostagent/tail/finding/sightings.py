@@ -183,9 +183,7 @@ class Sightings:
             self._registry.displace(path)
         self._succession.has_left(tailed, departure.number)
         self._registry.move(tailed, path)
-        place = self._places.by_id.get(tailed.origin.target.id)
-        if place is None or not place.wants(path):
-            self._registry.lose(tailed)
+        self._lose_unwanted(tailed, path)
         return tailed
 
     def _settle(self, path: str, departure: Departure) -> list[TailedFile] | None:
@@ -206,6 +204,7 @@ class Sightings:
                     self._registry.displace(path)
                 self._registry.alias(known, path, origin)
             self._succession.was_mistaken(departure.tailed, departure.number, known)
+            self._lose_unwanted(known, path)
             return [known]
         if bound is not None:
             self._registry.displace(path)
@@ -216,10 +215,18 @@ class Sightings:
         if origin.chain.joins_lines:
             self._succession.was_mistaken(departure.tailed, departure.number, fresh)
             self._succession.turns_up(fresh, departure.name)
-        place = self._places.by_id.get(origin.target.id)
-        if place is None or not place.wants(path):
-            self._registry.lose(fresh)
+        self._lose_unwanted(fresh, path)
         return [fresh]
+
+    def _lose_unwanted(self, tailed: TailedFile, path: str) -> None:
+        """A file was moved to a path: it has lost its place if it is wanted neither there nor under a name it has."""
+        place = self._places.by_id.get(tailed.origin.target.id)
+        if place is not None and place.wants(path):
+            return
+        # Other names that it had may be links that lead to another file by now.
+        others = [other for other in tailed.paths if place is not None and place.wants(other)]
+        if tailed.identity.inode not in (behind_link(other)[0] for other in others):
+            self._registry.lose(tailed)
 
     def _appear(self, place: Place, path: str) -> TailedFile | None:
         """Something was created at, or moved to, a path that a target wants: open it at once."""
