@@ -141,6 +141,16 @@ def test_a_database_of_an_earlier_run_still_knows_what_was_delivered_since(
     assert pair.drain(9) == (["b0"] if mark_lost else []) + ["b1", "b2"]
 
 
+def test_a_database_from_before_the_first_block_was_spooled_knows_the_spool(pair: Pair, tmp_path: Path) -> None:
+    """What it has not seen being spooled need not be read again."""
+    pair.checkpoint.set_positions([(1, "main", 0, b"")])
+    back_up(pair, tmp_path / "older")
+    pair.put(0, 1)
+    put_back(pair, tmp_path / "older", "checkpoint.db")
+    assert offsets(pair.checkpoint) == {(1, "main"): 20}
+    assert pair.drain(9) == ["b0", "b1"]
+
+
 def test_a_spool_of_another_agent_moves_no_position(pair: Pair, tmp_path: Path) -> None:
     """Its files have the same ids as ours and are others."""
     with contextlib.closing(Pair(tmp_path / "other")) as other:

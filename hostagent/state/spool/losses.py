@@ -72,6 +72,7 @@ class SpoolLosses:
         self._output = output
         self._clock = clock
         self._record = record
+        self._without: list[str] = []
         self._missed: list[Place] = []
         self._gone_untold: list[tuple[Place, Place]] = []
         self.highest = 0
@@ -92,7 +93,8 @@ class SpoolLosses:
                 "that were delivered",
             )
         # The directory first: a database that knows a run is then no stranger to it, wherever we are killed.
-        log.begin_run(run := os.urandom(RUN_BYTES).hex(), log.runs if kin is Kinship.SAME else ())
+        before = log.runs if kin is Kinship.SAME else [] if log.segments else self._without
+        log.begin_run(run := os.urandom(RUN_BYTES).hex(), before)
         drained = (Place(*log.given_up), Place(*log.done))
         damaged: list[tuple[Segment, Damage]] = []
         held = _blocks(found, damaged)
@@ -106,8 +108,12 @@ class SpoolLosses:
         return given_up
 
     def nothing_there(self) -> Place:
-        """The same where there is no directory."""
-        return self._note_missed(self._record.reconcile_spool(self._output, (), (Place(0, 0), Place(0, 0))), {}, ())
+        """The same where there is no directory. A database of this run will know the one that is made in it."""
+        run = os.urandom(RUN_BYTES).hex()
+        nowhere = (Place(0, 0), Place(0, 0))
+        missed = self._record.reconcile_spool(self._output, (), nowhere, Kinship.IN_DOUBT, run)
+        self._without = [run]
+        return self._note_missed(missed, {}, ())
 
     def _note_missed(self, missed: Sequence[Place], missing: Mapping[int, int], unreadable: Sequence[Segment]) -> Place:
         """`missing` are numbers of segments and how long they were, 0 where that isn't known."""
