@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.scene import Scene, append
+from tests.support.follower import Follower, Store
+from tests.tail.clock import HandClock
 
 MOST = 3
 OTHERS = range(MOST)
@@ -131,3 +133,18 @@ def test_a_closed_file_that_comes_back_is_read_on(scene: Scene, closed: Path) ->
         writer.write("two\n")
     scene.expect("one", *others(), "two")
     assert scene.losses() == []
+
+
+def test_a_file_that_was_deleted_unheard_is_not_closed_for_another_one(tmp_path: Path) -> None:
+    """Its writer's last line can be had from nowhere else."""
+    log, other, store = tmp_path / "app.log", tmp_path / "other.log", Store()
+    append(log, "one")
+    agent = Follower(tmp_path / "state", [f"{tmp_path}/*.log"], store, HandClock(), 1)
+    agent.settle(1)
+    append(other, "other")
+    append(log, "two")
+    log.unlink()
+    agent.settle(5)
+    assert store.messages == {"one": 1, "other": 1, "two": 1}
+    assert agent.losses() == []
+    agent.kill()

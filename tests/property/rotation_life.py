@@ -151,12 +151,14 @@ class World:
         plain = [name for name in body.names if not name.endswith(".gz")]
         return any(self.wanted(name) for name in plain) or (bool(body.names) and self.is_known(body))
 
-    def may_lose_name(self, body: Body, left: set[str]) -> bool:
+    def may_lose_name(self, body: Body, left: set[str], *, stays: bool = True) -> bool:
         """Whether a body may be left with these names only; a running agent is waited for, one that is down can't."""
         if self.has_all(body):
             return True
         if any(self.wanted(name) for name in left if not name.endswith(".gz")) or (left and self.is_known(body)):
             return True
+        if stays and self.agent is not None and body.names and self.agent.holds(self.path_inode(body)):
+            return True  # it has it open, and must not let go of it
         self.settle(PATIENCE_S)
         return self.has_all(body)
 
@@ -304,7 +306,7 @@ class World:
         name = self.rotated_name()
         if body is None or not body.lines or not self.free(name):
             return
-        if not self.may_lose_name(body, (body.names - {self.live}) | {name}):
+        if not self.may_lose_name(body, (body.names - {self.live}) | {name}, stays=False):
             return
         first = name if self.rng.random() < 0.6 else self.rng.choice(["app.log.tmp", f"app.log.{self.serial + 500}"])
         data = self.path(self.live).read_bytes()

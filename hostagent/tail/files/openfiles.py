@@ -112,13 +112,18 @@ class OpenFiles:
         the one that was just opened to be read. A deleted file has no such path: it stays, even past the bound.
         """
         others = [tailed for tailed in self._open if tailed is not fresh]
-        idle = (tailed for tailed in others if not (tailed.unread or tailed.queued or tailed.ended))
-        placed = (tailed for tailed in others if not tailed.ended)
+        # What was written or deleted a moment ago may not have been heard yet.
+        idle = (one for one in others if not (one.unread or one.queued or one.ended) and _is_read(one))
+        placed = (one for one in others if not one.ended and _has_name(one))
         oldest = next(idle, None) or next(placed, None) or next((one for one in others if _has_name(one)), None)
         if oldest is not None:
             self.idle.add(oldest)
             self._open.pop(oldest)
             oldest.close()
+
+
+def _is_read(tailed: TailedFile) -> bool:
+    return _has_name(tailed) and tailed.size() in (None, tailed.head)
 
 
 def _has_name(tailed: TailedFile) -> bool:
