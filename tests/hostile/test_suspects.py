@@ -95,3 +95,16 @@ def test_a_copy_that_has_another_name_when_it_is_first_heard_of_comes_once(scene
     append(moved, "late")
     scene.expect(*LINES, "unread", "after", "late")
     assert {reason for *_, reason in scene.losses()} == {"copytruncate"}
+
+
+def test_a_copy_that_is_renamed_and_deleted_right_after_the_truncate_is_not_read(scene: Scene, log: Path) -> None:
+    copy = copied(scene, log, "a.log.tmp")
+    with scene.agent.halted():
+        os.truncate(log, 0)
+        copy.rename(scene.logs / "a.log.1").unlink()
+        append(log, "after")
+    scene.expect(*LINES, "after")
+    scene.wait(lambda: scene.losses() and not scene.notices(), "the suspicion to be over")
+    rescans = scene.metric("hostagent_rescans_total")
+    scene.wait(lambda: scene.metric("hostagent_rescans_total") > rescans + 3, "more scans")
+    scene.expect(*LINES, "after")

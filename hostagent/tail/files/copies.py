@@ -130,7 +130,8 @@ class Copies:
         if suspect.content is None:
             return None
         opened = Opened(suspect.content, identify(suspect.content.fd))
-        if opened.status.id in self._registry.by_identity or self._originals(suspect.elders, opened):
+        read = self._originals(suspect.elders, opened) or any(_was_read(elder, opened) for elder in suspect.elders)
+        if read or opened.status.id in self._registry.by_identity:
             suspect.let_go()
             return None
         tailed = self._registry.begin(suspect.origin, path, opened)
@@ -258,3 +259,13 @@ class Copies:
         leader = elder.leader()
         held = anchor_holds(elder.content, leader.offset, leader.anchor)
         return not held or head != elder.content.read(0, len(head))
+
+
+def _was_read(elder: TailedFile, opened: Opened) -> bool:
+    """Whether an elder that may be over by now was read as far as the file goes, which begins as it did."""
+    if not elder.fingerprint.length or opened.status.size > elder.head:
+        return False
+    try:
+        return begins_as(opened.content.read(0, FINGERPRINT_BYTES), elder.fingerprint)
+    except OSError:
+        return False
