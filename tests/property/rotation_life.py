@@ -57,6 +57,7 @@ class World:
         self.unheard = 0  # deletions since the agent has last settled
         self.excuses = 0
         self.puzzling = False  # whether a log was copied and truncated since then
+        self.unlooked = False  # or since the agent looked
         self.note(f"patterns {self.rotated_wanted} most {self.most} linked {self.linked}")
 
     def note(self, text: str) -> None:
@@ -80,7 +81,13 @@ class World:
             self.note("look")
             self.agent.output.answers = self.rng.random() < 0.7
             self.agent.look(self.rng.choice([1, 1, 2, 3]))
+            self.unlooked = False
             self.agent.output.deliver()
+
+    def look_at_copies(self) -> None:
+        """A copy whose original has another name when it is first heard of is nobody's: that is not promised."""
+        if self.unlooked:
+            self.look()
 
     def excuse(self, body: Body) -> None:
         """It loses a name before everything is heard that happened to it: nobody can know what it held or was."""
@@ -114,7 +121,7 @@ class World:
             self.agent.output.deliver()
             self.agent.settle(for_s)
             self.unheard = 0
-            self.puzzling = False
+            self.puzzling = self.unlooked = False
             for body in self.bodies:
                 body.settled = True
             self.check_arrived(final=False)
@@ -265,6 +272,7 @@ class World:
 
     def rename(self) -> None:
         """Rename and create; the application may go on in the old file for a while."""
+        self.look_at_copies()
         body = self.where.get(self.live)
         name = self.rotated_name()
         if body is None or not self.free(name) or not self.may_lose_name(body, (body.names - {self.live}) | {name}):
@@ -283,6 +291,7 @@ class World:
             self.open_live()
 
     def hard_link(self) -> None:
+        self.look_at_copies()
         body = self.where.get(self.live)
         name = self.rotated_name()
         if body is None or not self.free(name):
@@ -333,7 +342,7 @@ class World:
         self.where[first] = body
         if self.body is body:
             self.body = fresh
-        self.puzzling = True
+        self.puzzling = self.unlooked = True
         self.maybe()
         if first != name:
             self.note(f"rename {first} {name}")
