@@ -85,7 +85,7 @@ class World:
             self.agent.output.deliver()
 
     def look_at_copies(self) -> None:
-        """A copy whose original has another name when it is first heard of is nobody's: that is not promised."""
+        """A copy whose original has another name, or none, when it is heard of is nobody's: that is not promised."""
         if self.unlooked:
             self.look()
 
@@ -192,6 +192,8 @@ class World:
             body.names.discard(name)
             if not body.names:
                 self._note_gone(body)
+                if name.endswith(".gz"):
+                    self.excuses += 1  # an agent that stops now doesn't know how much there would have been in it
 
     def _note_gone(self, body: Body) -> None:
         """Nothing leads to it any more: that is heard, or found by the next start."""
@@ -382,6 +384,7 @@ class World:
     def delete(self) -> None:
         if not self.where:
             return
+        self.look_at_copies()
         name = self.rng.choice(sorted(self.where))
         body = self.where[name]
         if not self.may_lose_name(body, body.names - {name}):
@@ -397,6 +400,7 @@ class World:
 
     def replace(self) -> None:
         """Another file is renamed onto the live one."""
+        self.look_at_copies()
         body = self.where.get(self.live)
         if body is None or not self.may_lose_name(body, body.names - {self.live}):
             return
