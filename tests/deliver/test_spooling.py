@@ -370,11 +370,12 @@ def test_a_full_spool_that_blocks_gives_no_room_and_loses_nothing(tmp_path: Path
 
     def no_more_room() -> bool:
         nonlocal number
+        full = bool(stage.lane.status().spool_fault)  # asked first: what goes to the spool meanwhile makes room
         if stage.lane.room():
             stage.block(b"line %04d" % number)
             number += 1
             return False
-        return bool(stage.lane.status().spool_fault)
+        return full
 
     wait_for(no_more_room, "the end of the spool")
     assert not stage.lane.spool_now((1,))
@@ -441,11 +442,12 @@ def test_a_full_disk_under_the_spool_loses_nothing(small_disk: Path, tmp_path: P
 
     def no_more_room() -> bool:
         nonlocal number
+        full = bool(stage.lane.status().spool_fault)
         if stage.lane.room():
             stage.block(b"%d" % (number % 10) * 99_999)
             number += 1
             return False
-        return bool(stage.lane.status().spool_fault)
+        return full
 
     wait_for(no_more_room, "a full disk")
     assert stage.lane.status().state == "spooling"
