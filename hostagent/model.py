@@ -23,7 +23,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     inside a container is a glob beneath that container's root. `format`, `multiline` and `parse`, when set, take the
     place of the source's own (a declaration can name them); they are raw option mappings, validated by the daemon
     with the same model as the configuration file. `shown_root`, when set, stands for `root` in the `path` of records:
-    the container's own name for that directory.
+    the container's own name for that directory. `promised` says that its first path led to a file when the target was
+    declared: if the target is removed and none was ever found, its lines are lost, and the ledger says so.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[str, ...] | None = None
     start_at: str | None = None
     declaration: str = ""
+    promised: bool = False
 
 
 class TargetChange(msgspec.Struct, frozen=True):

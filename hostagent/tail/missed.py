@@ -38,6 +38,7 @@ class Missed:
     def note(self, files: Iterable[Appeared]) -> None:
         """These were missed."""
         for file in files:
+            file.origin.served = True
             now_s = self._clock.monotonic_s()
             if now_s >= self._window_ends_s:
                 self._counts.clear()

@@ -23,9 +23,12 @@ class Policy(NamedTuple):
 
 
 class Origin:
-    """A target with everything that was built for it once: chain, lanes, its records' constants. Its files share it."""
+    """A target with everything that was built for it once: chain, lanes, its records' constants. Its files share it.
 
-    __slots__ = ("chain", "constants", "lanes", "policy", "target")
+    `served` tells whether the target ever had a file.
+    """
+
+    __slots__ = ("chain", "constants", "lanes", "policy", "served", "target")
 
     def __init__(
         self, target: Target, chain: Chain, lanes: tuple[Lane, ...], constants: Mapping[str, Scalar], policy: Policy
@@ -35,6 +38,7 @@ class Origin:
         self.lanes = lanes
         self.constants = constants
         self.policy = policy
+        self.served = False
 
     def recorded(self, path: str) -> str:
         """What records say of a file found at this path of the host: where its writer sees it."""

@@ -144,7 +144,7 @@ class Reader:
 
     def drop_target(self, target_id: str) -> None:
         """A target is gone: drain its files, then close them. In the reader's thread: see `post`."""
-        drop_target(self._registry, self._places, target_id)
+        self._missed.note(drop_target(self._registry, self._places, target_id))
 
     def close_vanished(self, source: str, outputs: Sequence[str]) -> None:
         """A source has declared all it has: what it read before and can't be found any more is lost. See `post`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Sequence
 
 from hostagent.errors import StateError
@@ -21,7 +22,9 @@ from hostagent.tail.files.known import Arrangement, arrange, from_row
 from hostagent.tail.files.lineage import How
 from hostagent.tail.files.openfiles import Opened
 from hostagent.tail.files.registry import Registry
+from hostagent.tail.finding.beneath import join
 from hostagent.tail.finding.places import Place, Places
+from hostagent.tail.finding.unseen import Appeared
 from hostagent.tail.tailer import PLAIN, TailedFile
 
 log = logging.getLogger(__name__)
@@ -29,12 +32,15 @@ log = logging.getLogger(__name__)
 LINE_START_BYTES = 64 * 1024
 """How far back from a file's end `start_at: end` looks for the beginning of the last line."""
 
+_GLOB_ESCAPED = re.compile(r"\[([*?[])\]")
+
 
 def open_target(registry: Registry, places: Places, ending: Ending, copies: Copies, place: Place) -> list[TailedFile]:
     """Take up a target: files that were known go on at their positions, others begin. Returns what may be read."""
     origin = place.origin
     found, links = _open_all(registry, places, place)
     rows = registry.known.claim(origin.target.id)
+    origin.served = bool(rows)
     arrangement = arrange(
         rows,
         found,
@@ -167,6 +173,7 @@ def swap_target(registry: Registry, places: Places, place: Place) -> None:
     old = places.by_id[place.origin.target.id].origin
     places.remove(place.origin.target.id)
     places.put(place)
+    place.origin.served = old.served
     for tailed in registry.all_files():
         if tailed.origin is not old:
             continue
@@ -174,15 +181,23 @@ def swap_target(registry: Registry, places: Places, place: Place) -> None:
             registry.hand_over(tailed, place.origin)
 
 
-def drop_target(registry: Registry, places: Places, target_id: str) -> None:
-    """A target is gone: its files are drained and closed, but for those that another target wants as well."""
+def drop_target(registry: Registry, places: Places, target_id: str) -> list[Appeared]:
+    """A target is gone: its files are drained and closed, but for those that another target wants as well.
+
+    Returns the file that should have been there and was gone before it could be opened, if so.
+    """
     place = places.by_id.get(target_id)
     if place is None:
-        return
+        return []
     places.remove(target_id)
     for tailed in registry.all_files():
         if tailed.origin is place.origin:
             _part_with(registry, places, tailed)
+    target = place.origin.target
+    if place.origin.served or not target.promised:
+        return []
+    path = join(target.root, _GLOB_ESCAPED.sub(r"\1", target.paths[0]))
+    return [] if path in registry.refused else [Appeared(path, place.origin, 0.0, written=True)]
 
 
 def _part_with(registry: Registry, places: Places, tailed: TailedFile) -> bool:

@@ -142,7 +142,16 @@ class Output:
 class Follower:
     """One run of the agent's reader."""
 
-    def __init__(self, directory: Path, patterns: Sequence[str], backend: Store, clock: HandClock, most: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        patterns: Sequence[str],
+        backend: Store,
+        clock: HandClock,
+        most: int,
+        *,
+        promised: bool = False,
+    ) -> None:
         self._stop = threading.Event()
         self._clock = clock
         clock.per_look_s = 0.001  # a pause must come to an end
@@ -166,7 +175,7 @@ class Follower:
             reclaiming=Reclaiming(cutter, self.checkpoint, clock),
         )
         self.output.reader = self.reader
-        target = Target(id="app", source="app", paths=tuple(patterns), exclude=EXCLUDED)
+        target = Target(id="app", source="app", paths=tuple(patterns), exclude=EXCLUDED, promised=promised)
         policy = Policy("beginning", None, GRACE_S, drop_page_cache=False)
         chain = Chain(framing=RawFraming(), joins_lines=False)
         place = Place(

@@ -145,6 +145,7 @@ class ContainerTargets:
             parse=declared.parse if declared else None,
             outputs=declared.outputs if declared else None,
             declaration=f"{name_of(container)}: {declared.where if declared else 'standard output'}",
+            promised=container.state is not ContainerState.CREATED,
         )
 
     def _files(

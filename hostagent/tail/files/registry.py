@@ -125,6 +125,7 @@ class Registry:
 
     def adopt_closed(self, tailed: TailedFile) -> None:
         """Take a file that stands at its path and may not be opened now; each scan finds out whether it may."""
+        tailed.origin.served = True
         if tailed.path not in self.by_path:
             self._bind(tailed.path, tailed)
         self.by_identity[tailed.identity] = tailed
@@ -227,6 +228,7 @@ class Registry:
 
     def alias(self, tailed: TailedFile, path: str, origin: Origin) -> None:
         """One more path (hard link, symbolic link) of a file that is read already, or its place found again."""
+        origin.served = True
         self._bind(path, tailed)
         back = tailed.ended and not tailed.closed
         if back:
