@@ -130,6 +130,13 @@ def test_what_was_refused_is_not_stored(backend: Backend, kind: str) -> None:
     assert list(backend.new_arrivals()) == []
 
 
+def test_what_is_stored_already_is_not_too_large(backend: Backend) -> None:
+    assert post(backend, body("a"), "k1") == 200
+    backend.behave("too_large")
+    assert [post(backend, body("a"), "k1"), post(backend, body("b"), "k2")] == [200, 413]
+    assert len(list(backend.new_arrivals())) == 1
+
+
 def test_a_refusing_backend_listens_again_on_the_same_port(backend: Backend) -> None:
     backend.behave("refuse")
     with pytest.raises(ConnectionRefusedError):

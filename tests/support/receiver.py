@@ -45,7 +45,7 @@ KINDS = (
     "stall",  # read, never answer
     "stored_then_reset",  # store, then reset the connection instead of answering
     "cut",  # reset the connection in the middle of the body
-    "too_large",  # 413 for a body over `max_bytes` on the wire
+    "too_large",  # 413 for a body over `max_bytes` on the wire that isn't stored already
     "half_answer",  # store, then end inside the answer's head
     "endless_answer",  # store, then an answer whose body does not end
     "redirect",  # 307 to somewhere else
@@ -151,6 +151,12 @@ class Store:
         self._digests: dict[tuple[str, str], bytes] = {}
         self._lock = threading.Lock()
         self.counts = {arrivals.STORED: 0, arrivals.REPEATED: 0, arrivals.VIOLATION: 0, "bytes": 0, "last_ns": 0}
+
+    def knows(self, request: Request) -> bool:
+        """Whether something is stored under the request's key."""
+        key = request.headers.get("idempotency-key", "")
+        with self._lock:
+            return bool(key) and (request.path, key) in self._digests
 
     def add(self, request: Request, body: bytearray) -> None:
         key = request.headers.get("idempotency-key", "")
@@ -267,7 +273,7 @@ class DataPort:
             chosen = self._behaviour
             if chosen.kind in {"healthy", "refuse"} or self._left == 0 or not request.path.startswith(chosen.path):
                 return Behaviour()
-            if chosen.kind == "too_large" and request.length <= chosen.max_bytes:
+            if chosen.kind == "too_large" and (request.length <= chosen.max_bytes or self._store.knows(request)):
                 return Behaviour()
             if chosen.share < 1.0 and self._rng.random() >= chosen.share:
                 return Behaviour()
